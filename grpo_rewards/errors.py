@@ -1,0 +1,138 @@
+"""What can go wrong on *our* side, and where.
+
+    RewardError
+    ├ RulesetError           one ruleset, one or more findings with their places
+    │ ├ RulesetSyntaxError   the text does not parse
+    │ ├ RulesetNameError     a name, rule, option or capture that does not exist
+    │ └ RulesetTypeError     a type, range or level that does not fit
+    ├ BatchError             a missing column, columns of unequal lengths, an unreadable dataset
+    └ RuleError              a bug in a kernel: which rule, which row, what; never a score
+
+What a *model* wrote never raises: it sets a value and a status (see `columns.Status`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a ruleset: character offsets, end exclusive."""
+
+    start: int
+    end: int
+
+    def to(self, other: Place) -> Place:
+        """From the start of this place to the end of the other."""
+        return Place(self.start, max(self.end, other.end))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of a ruleset and the name it goes by in messages."""
+
+    name: str
+    text: str
+
+    def line_col(self, offset: int) -> tuple[int, int]:
+        """One-based line and column of an offset."""
+        offset = min(max(offset, 0), len(self.text))
+        line = self.text.count("\n", 0, offset) + 1
+        return line, offset - self.text.rfind("\n", 0, offset)
+
+    def line_text(self, offset: int) -> str:
+        """The whole line that holds an offset, without its newline."""
+        offset = min(max(offset, 0), len(self.text))
+        start = self.text.rfind("\n", 0, offset) + 1
+        end = self.text.find("\n", offset)
+        return self.text[start : end if end >= 0 else len(self.text)]
+
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to say about a ruleset. `code` is documented in docs/reward-language.md.
+
+    >>> source = Source("demo.reward", "reward = accuracy + boxd")
+    >>> print(Finding("N01", "unknown name `boxd`", Place(20, 24), "did you mean `boxed`?").show(source))
+    demo.reward:1:21: error[N01]: unknown name `boxd`
+      reward = accuracy + boxd
+                          ^^^^
+      hint: did you mean `boxed`?
+    """
+
+    code: str
+    message: str
+    place: Place
+    hint: str = ""
+    severity: Severity = "error"
+
+    def show(self, source: Source) -> str:
+        """`file:line:col: …`, the line, the caret, and one hint line where there is one."""
+        line, col = source.line_col(self.place.start)
+        text = source.line_text(self.place.start)
+        start = max(0, col - 61)  # a line of a megabyte is shown around its caret only
+        shown = text[start : start + 120].replace("\t", " ")
+        width = max(1, min(self.place.end - self.place.start, len(shown) - (col - 1 - start)))
+        lines = [
+            f"{source.name}:{line}:{col}: {self.severity}[{self.code}]: {self.message}",
+            f"  {shown}",
+            "  " + " " * (col - 1 - start) + "^" * width,
+        ]
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class RewardError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class RulesetError(RewardError):
+    """A ruleset that cannot be used. `findings` holds all that is wrong, in the file's order."""
+
+    def __init__(self, source: Source, findings: list[Finding] | tuple[Finding, ...]) -> None:
+        self.source = source
+        self.findings = tuple(sorted(findings, key=lambda finding: finding.place.start))
+        super().__init__("\n".join(finding.show(source) for finding in self.findings))
+
+    def __reduce__(self) -> tuple[type, tuple[Source, tuple[Finding, ...]]]:
+        return type(self), (self.source, self.findings)
+
+    @staticmethod
+    def of(source: Source, findings: list[Finding]) -> RulesetError:
+        """The subclass that the first error belongs to (its code's letter says which)."""
+        first = min(findings, key=lambda finding: finding.place.start)
+        kinds = {"S": RulesetSyntaxError, "N": RulesetNameError, "T": RulesetTypeError}
+        return kinds.get(first.code[0], RulesetTypeError)(source, findings)
+
+
+class RulesetSyntaxError(RulesetError):
+    """The text does not parse."""
+
+
+class RulesetNameError(RulesetError):
+    """A name, rule, option or capture that does not exist."""
+
+
+class RulesetTypeError(RulesetError):
+    """A type, range or level that does not fit."""
+
+
+class BatchError(RewardError, ValueError):
+    """Columns that cannot be scored: one is missing, lengths differ, a file cannot be read."""
+
+
+class RuleError(RewardError):
+    """A kernel raised. That is a bug in the rule, never a score."""
+
+    def __init__(self, rule: str, row: int, cause: str) -> None:
+        self.rule, self.row, self.cause = rule, row, cause
+        super().__init__(f"rule `{rule}` failed on row {row}: {cause}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
+        return type(self), (self.rule, self.row, self.cause)
