@@ -57,11 +57,12 @@ Severity = Literal["error", "warning"]
 class Finding:
     """One thing to say about a ruleset. `code` is documented in docs/reward-language.md.
 
-    >>> source = Source("demo.reward", "reward = accuracy + boxd")
-    >>> print(Finding("N01", "unknown name `boxd`", Place(20, 24), "did you mean `boxed`?").show(source))
-    demo.reward:1:21: error[N01]: unknown name `boxd`
-      reward = accuracy + boxd
-                          ^^^^
+    >>> source = Source("demo.reward", "reward = boxd")
+    >>> finding = Finding("N01", "unknown name `boxd`", Place(9, 13), "did you mean `boxed`?")
+    >>> print(finding.show(source))
+    demo.reward:1:10: error[N01]: unknown name `boxd`
+      reward = boxd
+               ^^^^
       hint: did you mean `boxed`?
     """
 
