@@ -12,3 +12,12 @@ MAX_ANSWER_CHARS = 10_000  # a longer "answer" is text, not an answer
 # What a ruleset may be.
 MAX_RULESET_CHARS = 400_000  # a hundred times the largest ruleset we know
 MAX_EXPR_DEPTH = 100  # below Python's recursion limit in every walk over the tree
+MAX_GRAPH_NODES = 5_000  # a ruleset of thousands of ops is generated, or hostile
+MAX_GRAPH_DEPTH = 150  # the executor recurses over it
+MAX_INLINE_STEPS = 50_000  # functions that call functions twice grow as powers of two
+MAX_RANGE_ATOMS = 10  # booleans that the range check tries both ways
+MAX_RANGE_WORK = 200_000  # node visits of one range check
+
+# What scoring remembers.
+MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
+MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory

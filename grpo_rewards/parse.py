@@ -78,7 +78,8 @@ def parse_all(text: str, *, name: str = "ruleset") -> Parsed:
 
 # Cutting a file into statements
 
-_OPAQUE = r"""
+#: What holds anything at all: a verbose pattern of heredocs, strings and comments.
+OPAQUE = r"""
     (?:lark|json|text)'''(?s:.*?)'''     # heredocs
   | \"\"\"(?s:.*?)\"\"\"                 # long strings
   | "(?:\\.|[^"\\\n])*"                  # strings and regular expressions
@@ -90,7 +91,7 @@ def _cut(text: str) -> list[Place]:
     """Places of the statements: each begins with a keyword at the file's own indentation."""
     indent = _indentation(text)
     start = rf"(?m:^{indent}(?P<keyword>{'|'.join(x.KEYWORDS)})\b)"
-    pieces = re.compile(rf"{start}|{_OPAQUE}", re.VERBOSE)
+    pieces = re.compile(rf"{start}|{OPAQUE}", re.VERBOSE)
     starts = [match.start() for match in pieces.finditer(text) if match["keyword"]]
     first = starts[0] if starts else len(text)
     if re.sub(r"\#[^\n]*|\s", "", text[:first]):  # something stands before the first statement
@@ -164,7 +165,7 @@ def _parse_part(text: str, place: Place, start: str) -> x.Node | Finding:
 def _bracket_depth(text: str) -> int:
     """A bound on nesting, counted before anything recursive sees the text."""
     depth = deepest = 0
-    for match in re.finditer(rf"(?P<open>[(\[{{])|(?P<close>[)\]}}])|{_OPAQUE}", text, re.VERBOSE):
+    for match in re.finditer(rf"(?P<open>[(\[{{])|(?P<close>[)\]}}])|{OPAQUE}", text, re.VERBOSE):
         depth += 1 if match["open"] else -1 if match["close"] else 0
         deepest = max(deepest, depth)
     return deepest
@@ -381,10 +382,11 @@ class _Builder:
     def on_signed(self, sign: Token, value: x.Expr) -> x.Expr:
         if sign == "+":
             return value
-        number = value.value if isinstance(value, x.Const) else None
-        if isinstance(value, x.Const) and _is_number(number) and number >= 0:  # type: ignore[operator]
-            spelling = f"-{value.spelling}" if value.spelling else ""
-            return x.Const(-number or 0, spelling if number else "", place=self.place)  # type: ignore[operator]
+        if isinstance(value, x.Const) and not isinstance(value.value, bool | str | None):
+            number = value.value
+            if number >= 0:  # a negative literal is one constant; -(-1) stays an operation
+                spelling = f"-{value.spelling}" if value.spelling and number else ""
+                return x.Const(-number if number else 0, spelling, place=self.place)
         return self._call("neg", value)
 
     def on_attribute(self, of: x.Expr, name: Token) -> x.Expr:
@@ -500,10 +502,6 @@ def dotted_name(expr: x.Expr) -> str | None:
         head = dotted_name(expr.of)
         return f"{head}.{expr.name}" if head else None
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _split(

@@ -301,13 +301,14 @@ def _show_expect(expect: Expect) -> str:
 def show_ruleset(ruleset: Ruleset) -> str:
     """The whole file: statements of one kind stand together, kinds apart."""
     lines: list[str] = []
-    previous: Statement | None = None
-    for statement in ruleset.statements:
-        text = show_statement(statement)
-        if previous is not None and (
-            type(statement) is not type(previous) or "\n" in text or "\n" in lines[-1]
-        ):
+    for i, statement in enumerate(ruleset.statements):
+        if i and needs_gap(ruleset.statements[i - 1], statement):
             lines.append("")
-        lines.append(text)
-        previous = statement
+        lines.append(show_statement(statement))
     return "\n".join(lines) + "\n"
+
+
+def needs_gap(above: Statement, below: Statement) -> bool:
+    """Whether a blank line stands between two statements."""
+    long = "\n" in show_statement(above) or "\n" in show_statement(below)
+    return long or type(above) is not type(below)

@@ -1,0 +1,346 @@
+"""Plan × columns → one column per output.
+
+Every op fills one column for the whole batch, only in the rows that are needed: `if`, `and`, `or`
+and `??` decide row by row which of their arguments run. Keyed ops run once per distinct arguments
+and remember, within a bound, what they found.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo_rewards.catalog import DEFERRED, ColumnKernel, GroupKernel, RowKernel, Rule
+from grpo_rewards.columns import Column, Outcome, Status, as_outcome
+from grpo_rewards.graph import Node
+from grpo_rewards.limits import MAX_MEMO_ENTRIES, MAX_MEMO_KEY_CHARS
+from grpo_rewards.plan import Plan
+from grpo_rewards.rules.arithmetic import strict
+from grpo_rewards.types import Type
+
+Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+
+
+class Pool(Protocol):
+    """Whatever runs slow work aside: `workers.Workers`, or the same process."""
+
+    def map(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """One result per argument tuple; a Status where the work was cut short."""
+        ...
+
+
+@dataclass(slots=True)
+class OpStats:
+    """What one op cost: seconds, rows computed, rows answered from memory, rows sent aside."""
+
+    seconds: float = 0.0
+    rows: int = 0
+    hits: int = 0
+    deferred: int = 0
+
+
+class Memo:
+    """What keyed ops found, across batches; the oldest entries go first."""
+
+    def __init__(self, limit: int = MAX_MEMO_ENTRIES) -> None:
+        self._found: dict[Any, Outcome] = {}
+        self._limit = limit
+
+    def get(self, key: Any) -> Outcome | None:
+        return self._found.get(key)
+
+    def put(self, key: Any, outcome: Outcome) -> None:
+        if len(self._found) >= self._limit:
+            self._found.pop(next(iter(self._found)), None)
+        self._found[key] = outcome
+
+
+@dataclass(slots=True)
+class _State:
+    """A column being filled: `done` says in which rows."""
+
+    values: npt.NDArray[Any]
+    present: Mask
+    status: npt.NDArray[np.uint8]
+    done: Mask
+
+    @staticmethod
+    def empty(size: int, type_: Type) -> _State:
+        values = np.full(size, _filler(type_), dtype_of(type_))
+        return _State(values, np.zeros(size, bool), np.zeros(size, np.uint8), np.zeros(size, bool))
+
+    @property
+    def column(self) -> Column:
+        return Column(self.values, self.present, self.status)
+
+    def put(self, rows: Rows | Mask, column: Column) -> None:
+        self.values[rows] = column.values
+        self.present[rows] = column.present
+        self.status[rows] = column.status
+        self.done[rows] = True
+
+
+def dtype_of(type_: Type) -> Any:
+    """The numpy type that holds a type's values."""
+    return {"num": np.float64, "bool": np.bool_}.get(type_.kind, object)
+
+
+def _filler(type_: Type) -> Any:
+    return {"num": 0.0, "bool": False}.get(type_.kind)
+
+
+@dataclass(slots=True)
+class Execution:
+    """One batch going through one plan. `groups` [B] numbers the groups; None where unused."""
+
+    plan: Plan
+    inputs: Mapping[str, Column]
+    size: int
+    groups: npt.NDArray[np.int64] | None = None
+    memo: Memo = field(default_factory=Memo)
+    pool: Pool | None = None
+    stats: dict[int, OpStats] = field(default_factory=dict)
+    _states: dict[int, _State] = field(default_factory=dict)
+
+    def run(self) -> dict[str, Column]:
+        """The outputs, each over all rows, in the plan's order."""
+        everything = np.ones(self.size, bool)
+        return {name: self.need(n, everything) for name, n in self.plan.outputs.items()}
+
+    def need(self, number: int, rows: Mask) -> Column:
+        """The column of a node, computed at least where `rows` says so."""
+        state = self._states.get(number)
+        node = self.plan.graph[number]
+        if state is None:
+            state = self._states[number] = self._start(node)
+        todo = rows & ~state.done
+        if todo.any():
+            self._fill(number, node, state, todo)
+        return state.column
+
+    def computed(self, number: int) -> Mask:
+        """In which rows a node was computed at all."""
+        state = self._states.get(number)
+        return state.done if state is not None else np.zeros(self.size, bool)
+
+    def _start(self, node: Node) -> _State:
+        if node.op == "input":
+            column = self.inputs[node.option("name")]
+            done = np.ones(self.size, bool)
+            return _State(column.values, column.present, column.status, done)
+        state = _State.empty(self.size, node.type)
+        if node.op == "const":
+            state.done[:] = True
+            if node.value is not None:
+                state.values[:] = node.value if node.type.is_numeric else [node.value] * self.size
+                state.present[:] = True
+        return state
+
+    def _fill(self, number: int, node: Node, state: _State, todo: Mask) -> None:
+        match node.op:
+            case "if":
+                return self._if(node, state, todo)
+            case "and" | "or":
+                return self._logic(node, state, todo)
+            case "??":
+                return self._coalesce(node, state, todo)
+            case "settle":
+                return self._settle(node, state, todo)
+        assert node.rule is not None
+        if isinstance(node.rule.kernel, GroupKernel):
+            assert self.groups is not None
+            todo = np.isin(self.groups, self.groups[todo]) & ~state.done
+        columns = [self.need(arg, todo) for arg in node.args]
+        rows = np.flatnonzero(todo)
+        started = time.perf_counter()
+        stats = self.stats.setdefault(number, OpStats())
+        state.put(rows, self._kernel(number, node, [c.take(rows) for c in columns], rows, stats))
+        stats.seconds += time.perf_counter() - started
+        stats.rows += len(rows)
+
+    # Lazy ops
+
+    def _if(self, node: Node, state: _State, todo: Mask) -> None:
+        condition, yes, no = node.args
+        column = self.need(condition, todo)
+        state.put(todo, _absent(column, todo, node.type))
+        known = todo & column.present
+        truth = column.values.astype(bool)
+        for branch, rows in ((yes, known & truth), (no, known & ~truth)):
+            if rows.any():
+                state.put(rows, _as_type(self.need(branch, rows), rows, node.type))
+
+    def _logic(self, node: Node, state: _State, todo: Mask) -> None:
+        """Kleene's and, or; a deciding argument absorbs nulls and errors of the other."""
+        deciding = node.op == "or"
+        left, right = node.args
+        graph = self.plan.graph
+        first, second = (right, left) if graph[right].cost < graph[left].cost else (left, right)
+        one = self.need(first, todo)
+        decided = todo & one.present & (one.values.astype(bool) == deciding)
+        rest = todo & ~decided
+        size = int(todo.sum())
+        state.put(todo, Column.of(np.full(size, deciding)))
+        if not rest.any():
+            return
+        columns = (self.need(left, rest), self.need(right, rest))
+        absorbed = np.zeros(self.size, bool)
+        for column in columns:
+            absorbed |= column.present & (column.values.astype(bool) == deciding)
+        open_ = np.flatnonzero(rest & ~absorbed)
+        present, status = strict(tuple(column.take(open_) for column in columns))
+        state.put(open_, Column(present & (not deciding), present, status))
+
+    def _coalesce(self, node: Node, state: _State, todo: Mask) -> None:
+        left, right = node.args
+        column = self.need(left, todo)
+        state.put(todo, _as_type(column, todo, node.type))
+        nulls = todo & column.is_null
+        if nulls.any():
+            state.put(nulls, _as_type(self.need(right, nulls), nulls, node.type))
+
+    def _settle(self, node: Node, state: _State, todo: Mask) -> None:
+        """A named result leaves the ruleset: errors become what the policy says, else null."""
+        column = self.need(node.args[0], todo)
+        state.put(todo, _as_type(column, todo, node.type))
+        for error, value in node.option("on_error"):
+            rows = todo & column.is_error & (column.status == Status[error.upper()])
+            state.values[rows] = value
+            state.present[rows] = True
+
+    # Kernels
+
+    def _kernel(
+        self, number: int, node: Node, columns: list[Column], rows: Rows, stats: OpStats
+    ) -> Column:
+        rule = node.rule
+        assert rule is not None
+        options = dict(node.options)
+        match rule.kernel:
+            case ColumnKernel(function=function):
+                return function(*columns, **options)
+            case GroupKernel(function=function):
+                assert self.groups is not None
+                return function(*columns, self.groups[rows], **options)
+            case RowKernel() as kernel:
+                return self._rows(number, node, rule, kernel, columns, options, stats)
+
+    def _rows(
+        self,
+        number: int,
+        node: Node,
+        rule: Rule,
+        kernel: RowKernel,
+        columns: list[Column],
+        options: dict[str, Any],
+        stats: OpStats,
+    ) -> Column:
+        """A row kernel over columns: strict in null where the signature says so."""
+        ready, status = _ready(rule, columns)
+        arguments = list(zip(*(_values(column) for column in columns), strict=True))
+        outcomes = [Outcome(None, Status(code)) for code in status]
+        deferred: dict[tuple[Any, ...], list[int]] = {}
+        for i in np.flatnonzero(ready):
+            args = arguments[i]
+            key = (number, args) if kernel.keyed and _is_short(args) else None
+            known = self.memo.get(key) if key is not None else None
+            if known is not None:
+                stats.hits += 1
+                outcomes[i] = known
+                continue
+            result = kernel.function(*args, **options)
+            if result is DEFERRED:
+                deferred.setdefault(args, []).append(i)
+                continue
+            outcomes[i] = _finite(as_outcome(result))
+            if key is not None:
+                self.memo.put(key, outcomes[i])
+        if deferred:
+            self._finish(number, kernel, deferred, options, outcomes)
+            stats.deferred += len(deferred)
+        return Column.from_rows(outcomes, dtype_of(node.type))
+
+    def _finish(
+        self,
+        number: int,
+        kernel: RowKernel,
+        deferred: Mapping[tuple[Any, ...], list[int]],
+        options: dict[str, Any],
+        outcomes: list[Outcome],
+    ) -> None:
+        """The rows that need the slow half of a kernel, each distinct one once."""
+        assert kernel.finish is not None and self.pool is not None
+        keys = list(deferred)
+        results = self.pool.map(kernel.finish, [(*key, options) for key in keys])
+        for key, result in zip(keys, results, strict=True):
+            outcome = _finite(as_outcome(result))
+            if outcome.status != Status.TIMEOUT and _is_short(key):
+                self.memo.put((number, key), outcome)
+            for i in deferred[key]:
+                outcomes[i] = outcome
+
+
+def _ready(rule: Rule, columns: Sequence[Column]) -> tuple[Mask, npt.NDArray[np.uint8]]:
+    """Which rows the kernel sees, and the status of those that it does not."""
+    positional = rule.positional
+    params = [positional[min(i, len(positional) - 1)] for i in range(len(columns))]
+    present, status = strict(tuple(columns))
+    for i, param in enumerate(params):
+        if param.type.nullable:  # the kernel takes the null itself
+            others = [c for j, c in enumerate(columns) if not params[j].type.nullable]
+            present = np.ones(len(columns[i]), bool)
+            for column in others:
+                present &= column.present
+            for column in columns:
+                present &= ~column.is_error
+            break
+    return present, status
+
+
+def _values(column: Column) -> list[Any]:
+    """Plain Python values, None where there is none."""
+    values = column.values.tolist()
+    if column.present.all():
+        return values
+    return [value if there else None for value, there in zip(values, column.present, strict=True)]
+
+
+def _absent(column: Column, rows: Mask, type_: Type) -> Column:
+    """No values, for the reasons that another column gives."""
+    size = int(rows.sum())
+    values = np.full(size, _filler(type_), dtype_of(type_))
+    return Column(values, np.zeros(size, bool), column.status[rows])
+
+
+def _as_type(column: Column, rows: Mask, type_: Type) -> Column:
+    """The given rows in the numpy type of another node (bool → num)."""
+    values = column.values[rows]
+    dtype = dtype_of(type_)
+    if values.dtype != dtype:
+        values = np.where(column.present[rows], values, _filler(type_)).astype(dtype)
+    return Column(values, column.present[rows], column.status[rows])
+
+
+def _is_short(args: tuple[Any, ...]) -> bool:
+    return sum(len(arg) for arg in args if isinstance(arg, str)) <= MAX_MEMO_KEY_CHARS
+
+
+def _finite(outcome: Outcome) -> Outcome:
+    """A number that a float cannot hold is no value."""
+    value = outcome.value
+    if value is None or isinstance(value, bool | str):
+        return outcome
+    try:
+        as_float = float(value)
+    except OverflowError:
+        return Outcome(None, Status.UNDEFINED)
+    except (TypeError, ValueError):  # a match, a list
+        return outcome
+    return Outcome(as_float, outcome.status) if math.isfinite(as_float) else Outcome(None, Status.UNDEFINED)

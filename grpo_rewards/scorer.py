@@ -1,0 +1,247 @@
+"""The facade: a ruleset, compiled and ready to score."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import threading
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo_rewards import expr as x
+from grpo_rewards.batch import batch_size, bind, group_numbers
+from grpo_rewards.build import ruleset_of
+from grpo_rewards.check import checked
+from grpo_rewards.columns import Column
+from grpo_rewards.errors import BatchError, RewardError
+from grpo_rewards.execute import Execution, Memo, Pool
+from grpo_rewards.graph import Graph, TestCase
+from grpo_rewards.limits import MAX_WORKER_MB
+from grpo_rewards.parse import Parsed, parse_all
+from grpo_rewards.plan import Plan
+from grpo_rewards.scores import Scores
+from grpo_rewards.types import Interval
+from grpo_rewards.workers import Inline, Workers
+
+
+class Scorer:
+    """Scores batches: `scorer(completion=[…], gold=[…])` gives a `Scores`.
+
+    Thread-safe, and picklable (it travels as its text). `workers` is the number of processes for
+    work of doubtful length (SymPy); 0 does that work in the calling process, within the counted
+    bounds alone. Use it as a context manager, or call `close`, to end the processes early.
+    """
+
+    def __init__(
+        self, parsed: Parsed, *, params: Mapping[str, Any] | None = None, workers: int = 1
+    ) -> None:
+        self._parsed = parsed
+        self._params = dict(params or {})
+        self._workers = workers
+        self._graph = checked(parsed, params=self._params)
+        self._plan = Plan.of(self._graph, self._graph.columns)
+        self._memo = Memo()
+        self._pool: Pool | None = None
+        self._lock = threading.RLock()
+
+    # What it is
+
+    @property
+    def ruleset(self) -> x.Ruleset:
+        """The tree that was written."""
+        return self._parsed.ruleset
+
+    @property
+    def graph(self) -> Graph:
+        """What the tree means."""
+        return self._graph
+
+    def __str__(self) -> str:
+        return str(self.ruleset)
+
+    def __repr__(self) -> str:
+        return f"<Scorer {self._graph.name} {self.hash[:12]}: reward in {self.ranges['reward']}>"
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 of what is scored; see `Graph.hash` for what changes it."""
+        return self._graph.hash()
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """Versions of all that a score can depend on besides the ruleset."""
+        return dict(engine_versions())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores in order, without the reward."""
+        return tuple(self._graph.scores)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The columns that a batch has to bring (those with a default are optional)."""
+        return self._plan.inputs
+
+    @property
+    def ranges(self) -> dict[str, Interval]:
+        """What every score, and the reward, can be; inferred."""
+        return dict(self._graph.ranges)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params with the values they have here."""
+        return dict(self._graph.params)
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether the ruleset looks at whole groups: then batches bring `group` ids."""
+        return self._plan.needs_groups
+
+    @property
+    def tests(self) -> list[TestCase]:
+        """The file's `test` blocks; run them with `grpo-rewards test`."""
+        return self._graph.tests
+
+    def explain(self) -> str:
+        """The plan: one op a line with its level, range and the way it runs."""
+        lo_hi = f"reward in {self.ranges['reward']}"
+        return f"{self._graph.name}  {self.hash[:12]}  {lo_hi}\n\n{self._plan.explain()}"
+
+    # What it does
+
+    def __call__(self, **columns: Any) -> Scores:
+        """The scores of a batch of columns, one value a row; columns it does not know are ignored.
+
+        `group` holds group ids of any hashable kind; a ruleset that looks at whole groups needs
+        it. A plain number (`step=100`) stands for all rows. Raises BatchError.
+        """
+        execution = self.execute(self._plan, columns)
+        outputs = execution.run()
+        seconds = _seconds_by_output(execution)
+        return Scores(outputs, self.hash, self.engine, seconds)
+
+    def execute(self, plan: Plan, columns: Mapping[str, Any]) -> Execution:
+        """A batch bound to a plan, ready to run; for `explain` and tests, which look inside."""
+        size = batch_size(columns)
+        limit = self._graph.settings.limit_chars
+        inputs: dict[str, Column] = {}
+        for name in plan.inputs:
+            inputs[name] = bind(self._graph.inputs[name], columns, size, limit_chars=limit)
+        groups = None
+        if "group" in columns:
+            groups = group_numbers(columns["group"], size)
+        elif plan.needs_groups:
+            raise BatchError(
+                "the ruleset looks at whole groups, and the batch has no `group` column"
+                "\n  hint: pass group=[0, 0, 1, 1, …], one id per prompt, or --group COLUMN"
+            )
+        return Execution(plan, inputs, size, groups, self._memo, self._get_pool())
+
+    def _get_pool(self) -> Pool:
+        with self._lock:
+            if self._pool is None:
+                deadline_s = self._graph.settings.timeout_s
+                self._pool = (
+                    Workers(
+                        processes=self._workers, deadline_s=deadline_s, memory_mb=MAX_WORKER_MB
+                    )
+                    if self._workers
+                    else Inline()
+                )
+            return self._pool
+
+    def close(self) -> None:
+        """End the worker processes; the next batch starts new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if isinstance(pool, Workers):
+            pool.close()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
+        source = self._parsed.source
+        return _rebuild, (source.text, source.name, self._params, self._workers)
+
+
+def _rebuild(text: str, name: str, params: dict[str, Any], workers: int) -> Scorer:
+    return Scorer(parse_all(text, name=name), params=params, workers=workers)
+
+
+def _seconds_by_output(execution: Execution) -> dict[str, float]:
+    """Each op's time goes to the first output that rests on it."""
+    counted: set[int] = set()
+    seconds: dict[str, float] = {}
+    for name, root in execution.plan.outputs.items():
+        ops = set(execution.plan.graph.reachable([root])) - counted
+        counted |= ops
+        seconds[name] = sum(execution.stats[op].seconds for op in ops if op in execution.stats)
+    return seconds
+
+
+def load(
+    path: str | Path, *, params: Mapping[str, Any] | None = None, workers: int = 1
+) -> Scorer:
+    """The scorer of a `.reward` file. RulesetError tells everything that is wrong with it.
+
+    `params` overrides declared params, as in `gr.load(path, params={"marker": "A:"})`.
+    """
+    file = Path(path)
+    return Scorer(parse_all(read_text(file), name=str(path)), params=params, workers=workers)
+
+
+def read_text(path: Path) -> str:
+    """A ruleset's text; RewardError in one line where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message = f"{path}: not text: byte {error.start} is not UTF-8"
+        raise RewardError(f"{message}\n  hint: a ruleset is a UTF-8 text file") from None
+    except OSError as error:
+        raise RewardError(f"{path}: {error.strerror or error}") from None
+
+
+def loads(
+    text: str,
+    *,
+    name: str = "ruleset",
+    params: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Scorer:
+    """The scorer of a ruleset given as text."""
+    return Scorer(parse_all(text, name=name), params=params, workers=workers)
+
+
+def compile(  # the field's word, as in re.compile
+    *,
+    reward: Any,
+    name: str = "",
+    params: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    bounds: tuple[float, float] | None = None,
+    **scores: Any,
+) -> Scorer:
+    """The scorer of expressions built in Python: `gr.compile(correct=…, reward=…)`.
+
+    Keyword arguments name scores, in order; an expression that occurs inside a later one is
+    referred to by its name, as it would be in a file. `bounds` declares the reward's range.
+    """
+    ruleset = ruleset_of(scores, reward, name=name, bounds=bounds)
+    text = str(ruleset)
+    return Scorer(parse_all(text, name=name or "ruleset"), params=params, workers=workers)
+
+
+@functools.cache
+def engine_versions() -> tuple[tuple[str, str], ...]:
+    """The engine fingerprint: package versions and the Unicode table."""
+    packages: Sequence[str] = ("grpo-rewards", "sympy", "lark", "langdetect", "google-re2")
+    versions = [(name, importlib.metadata.version(name)) for name in packages]
+    return (*versions, ("unicode", unicodedata.unidata_version), ("numpy", np.__version__))
