@@ -1,0 +1,210 @@
+"""reward [B] → advantage [B]: how much better than its group a completion was.
+
+Every function takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null)
+and returns an advantage of the same shape and dtype: 0 for a null row, exactly 0 for a group whose
+rewards are all equal. Rewards of null rows touch nothing: a group is the rows that have a reward.
+
+Ties are found by `max == min`, never by a small std: in fp32 the mean of eight equal rewards is off
+by a rounding error in 41% of groups, and dividing that by the std plus 1e-6 gives advantages up to
+0.9. Where the methods come from:
+
+    grpo        (r − mean) / std              arXiv 2402.03300 §4.1.2
+    dr_grpo     r − mean                      2503.20783 §3
+    rloo        r − mean of the others        2402.14740 §3
+    batch_std   (r − mean) / std of the batch 2508.08221
+    reinforce   (r − mean), whitened          2501.03262, the baseline form of REINFORCE++
+    opo         r − length-weighted mean      2505.23585
+    maxrl       (r − mean) / mean             2602.02710
+    pass_at_k   leave-one-out pass@k          2503.19595
+    gdpo        sum of per-score z-scores     2601.05242
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+EPS = 1e-6  # keeps the quotient finite; ties never reach it
+
+
+def valid_rows(reward: Tensor) -> Tensor:
+    """Which rows have a reward: bool, like `reward`."""
+    return ~torch.isnan(reward)
+
+
+def has_signal(reward: Tensor) -> Tensor:
+    """Which groups teach something: [P] bool, False where all present rewards are equal.
+
+    >>> has_signal(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0], [float("nan"), 1.0, 1.0]]))
+    tensor([False,  True, False])
+    """
+    valid = valid_rows(reward)
+    high = reward.masked_fill(~valid, -math.inf).amax(dim=-1)
+    low = reward.masked_fill(~valid, math.inf).amin(dim=-1)
+    return high > low
+
+
+def group_mean(reward: Tensor) -> Tensor:
+    """Mean of each group's present rewards [P, 1]; 0 where there is none."""
+    valid = valid_rows(reward)
+    count = valid.sum(dim=-1, keepdim=True).clamp(min=1)
+    return reward.masked_fill(~valid, 0).sum(dim=-1, keepdim=True) / count
+
+
+def group_std(reward: Tensor, *, ddof: int = 1) -> Tensor:
+    """Standard deviation of each group's present rewards [P, 1]; 0 for fewer than two rows."""
+    valid = valid_rows(reward)
+    count = valid.sum(dim=-1, keepdim=True)
+    square = (reward - group_mean(reward)).masked_fill(~valid, 0).square().sum(-1, keepdim=True)
+    std = (square / (count - ddof).clamp(min=1)).sqrt()
+    return std.masked_fill(count < 2, 0)
+
+
+def centered(reward: Tensor) -> Tensor:
+    """r − mean, with ties and nulls exactly 0: what most methods start from."""
+    keep = has_signal(reward).unsqueeze(-1) & valid_rows(reward)
+    return (reward - group_mean(reward)).masked_fill(~keep, 0)
+
+
+def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
+    """Group z-score. The paper leaves ddof open; 1 is what TRL, verl and NeMo-RL compute.
+
+    >>> grpo(torch.tensor([[1.0, 0.0, 0.0, 1.0]])).round(decimals=3)
+    tensor([[ 0.8660, -0.8660, -0.8660,  0.8660]])
+    """
+    # A subnormal or overflowing std would scale the group by chance, so scale it out first.
+    delta = centered(reward)
+    peak = delta.abs().amax(dim=-1, keepdim=True)
+    unit = delta / peak.clamp(min=torch.finfo(delta.dtype).tiny)
+    valid = valid_rows(reward)
+    degrees = (valid.sum(dim=-1, keepdim=True) - ddof).clamp(min=1)
+    std = (unit.square().sum(dim=-1, keepdim=True) / degrees).sqrt()
+    return unit / std.clamp(min=EPS)
+
+
+def dr_grpo(reward: Tensor) -> Tensor:
+    """Centered only: a hard prompt is not louder than an easy one."""
+    return centered(reward)
+
+
+def rloo(reward: Tensor) -> Tensor:
+    """r minus the mean of the others = n/(n−1) · (r − mean)."""
+    count = valid_rows(reward).sum(dim=-1, keepdim=True)
+    return centered(reward) * count / (count - 1).clamp(min=1)
+
+
+def batch_std(reward: Tensor) -> Tensor:
+    """Centered by group, scaled by the std of the whole batch's rewards."""
+    present = reward[valid_rows(reward)]
+    if present.numel() < 2:
+        return torch.zeros_like(reward)
+    return centered(reward) / present.std().clamp(min=EPS)
+
+
+def reinforce(reward: Tensor) -> Tensor:
+    """Centered by group, then divided by the batch's root mean square: global whitening."""
+    delta = centered(reward)
+    present = delta[valid_rows(reward)]
+    if present.numel() < 2 or not bool(present.any()):
+        return torch.zeros_like(reward)
+    return delta / present.std().clamp(min=EPS)
+
+
+def opo(reward: Tensor, length: Tensor) -> Tensor:
+    """r minus the length-weighted mean, the baseline of least variance; `length` [P, G] > 0."""
+    valid = valid_rows(reward)
+    weight = length.to(reward.dtype).masked_fill(~valid, 0)
+    total = weight.sum(dim=-1, keepdim=True).clamp(min=1)
+    mean = (weight * reward.masked_fill(~valid, 0)).sum(dim=-1, keepdim=True) / total
+    keep = has_signal(reward).unsqueeze(-1) & valid
+    return (reward - mean).masked_fill(~keep, 0)
+
+
+def maxrl(reward: Tensor) -> Tensor:
+    """(r − mean) / mean for rewards ≥ 0: the log-likelihood of being right; rare wins are loud."""
+    return centered(reward) / group_mean(reward).clamp(min=EPS)
+
+
+def pass_at_k(reward: Tensor, *, k: int) -> Tensor:
+    """Each row's share in the group's expected best-of-k, less that of the others' best-of-k.
+
+    Positive where a row raises the maximum of a random k-subset; at k = 1 it is `rloo`. Rows of
+    a group with fewer than k + 1 present rewards get `rloo` with the k that fits.
+
+    >>> pass_at_k(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), k=2).round(decimals=3)
+    tensor([[ 1.0000, -0.3330, -0.3330, -0.3330]])
+    """
+    rows = [_pass_at_k_row(row, k) for row in reward]
+    return torch.stack(rows) if rows else reward.clone()
+
+
+def _pass_at_k_row(row: Tensor, k: int) -> Tensor:
+    """Leave-one-out marginal value: E[max of k with i] − E[max of k without i]."""
+    out = torch.zeros_like(row)
+    index = torch.nonzero(~torch.isnan(row)).flatten()
+    n = len(index)
+    if n < 2 or not bool(has_signal(row[None])[0]):
+        return out
+    k = min(k, n - 1)
+    order = torch.argsort(row[index])
+    value = row[index][order]  # ascending
+    for place in range(n):
+        others = torch.cat([value[:place], value[place + 1 :]])
+        with_row = _mean_of_max(torch.maximum(others, value[place]), k - 1, value[place])
+        out[index[order[place]]] = with_row - _mean_of_max(others, k, value[place])
+    return out
+
+
+def _mean_of_max(ascending: Tensor, k: int, empty: Tensor) -> Tensor:
+    """E[max] over k-subsets of an ascending vector; `empty` for k = 0."""
+    n = len(ascending)
+    if k == 0:
+        return empty
+    weight = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
+    return (ascending * torch.tensor(weight, dtype=ascending.dtype)).sum()
+
+
+def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Weighted sum of each score's group z-scores, whitened over the batch.
+
+    `scores` are [P, G] each: a score with a large range cannot drown one with a small range.
+    A row that lacks one score takes part with the others.
+    """
+    weights = weights or [1.0] * len(scores)
+    total = torch.zeros_like(scores[0])
+    for weight, score in zip(weights, scores, strict=True):
+        total = total + weight * grpo(score)
+    if not bool(total.any()):
+        return total
+    return total / total.std().clamp(min=EPS)
+
+
+METHODS: dict[str, Callable[[Tensor], Tensor]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo": rloo,
+    "batch_std": batch_std,
+    "reinforce": reinforce,
+    "maxrl": maxrl,
+}
+
+
+def group_advantages(reward: Tensor, group_size: int, method: str = "grpo") -> Tensor:
+    """Advantages of `reward` [B], whose groups are `group_size` adjacent rows; float64 → float64.
+
+    >>> group_advantages(torch.tensor([0.7, 0.7, 1.0, 0.0]), 2)
+    tensor([ 0.0000,  0.0000,  0.7071, -0.7071])
+    """
+    return METHODS[method](reward.view(-1, group_size)).view(-1)
+
+
+def overlong(length: Tensor, *, limit: int, cache: int) -> Tensor:
+    """DAPO's soft penalty for length (2503.14476 Eq. 13): 0, then a slope of `cache` tokens, −1.
+
+    >>> overlong(torch.tensor([10, 90, 95, 100, 120]), limit=100, cache=10)
+    tensor([ 0.0000,  0.0000, -0.5000, -1.0000, -1.0000])
+    """
+    return ((limit - cache - length) / cache).clamp(min=-1.0, max=0.0)

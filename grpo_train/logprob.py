@@ -1,0 +1,193 @@
+"""hidden states → logprobs and entropy, without ever holding [T, V].
+
+The head is the largest tensor of a step: 8 × 1,024 tokens over a vocabulary of 150,000 are 4.6 GiB in
+fp32, three times over in a naive backward. Here tokens pass in chunks; each chunk's logits are made
+in the head's own precision, read in fp32 and dropped; the backward pass makes them again. Small heads
+(all logits together under `KEEP_BYTES`) keep them, which saves that second product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory
+KEEP_BYTES = 64 << 20  # up to here it is cheaper to keep the logits than to make them again
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """An output layer as numbers: logits = softcap(x Wᵀ + b) · scale / temperature."""
+
+    weight: Tensor  # [V, h]
+    bias: Tensor | None = None  # [V]
+    softcap: float = 0.0  # Gemma 2: cap · tanh(x / cap); 0 = off
+    scale: float = 1.0  # Cohere and Granite multiply their logits
+
+    def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """[…, h] → fp32 logits […, V] (fp64 stays), divided by the temperature."""
+        raw = self.raw(hidden)
+        if self.softcap:
+            raw = self.softcap * torch.tanh(raw / self.softcap)
+        factor = self.scale / temperature
+        return raw if factor == 1.0 else raw * factor
+
+    def raw(self, hidden: Tensor) -> Tensor:
+        """x Wᵀ + b in fp32 or wider: bf16 inputs, but never bf16 logits."""
+        if hidden.dtype in (torch.float32, torch.float64):
+            return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), self.bias)
+        flat = hidden.flatten(0, -2)
+        if hidden.is_cuda:
+            raw = torch.mm(flat, self.weight.to(hidden.dtype).T, out_dtype=torch.float32)
+        else:
+            raw = flat.float() @ self.weight.float().T
+        raw = raw.view(*hidden.shape[:-1], -1)
+        return raw if self.bias is None else raw + self.bias.float()
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """The tokens that top-p or top-k left: `ids` flat, token n's are `ids[start[n]:start[n+1]]`.
+
+    A logprob is of the distribution that was sampled from, so what the sampler cut is cut here too;
+    otherwise every ratio is off by the mass that was kept.
+    """
+
+    ids: Tensor  # [K] int64
+    start: Tensor  # [N + 1] int64
+
+    def mask(self, begin: int, end: int, vocab: int) -> Tensor:
+        """Kept tokens of rows begin … end−1: bool [end−begin, V]. A token without ids keeps all."""
+        start = self.start[begin : end + 1]
+        count = start[1:] - start[:-1]
+        row = torch.repeat_interleave(torch.arange(end - begin, device=count.device), count)
+        kept = torch.zeros(end - begin, vocab, dtype=torch.bool, device=count.device)
+        kept[row, self.ids[int(start[0]) : int(start[-1])]] = True
+        kept[count == 0] = True
+        return kept
+
+
+def sampled_logprobs(
+    hidden: Tensor,
+    target: Tensor,
+    head: Head,
+    *,
+    temperature: float = 1.0,
+    support: Support | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logprobs of `target` [N] and the entropy [N] in nats, from `hidden` [N, h]; fp32 or wider.
+
+    >>> head = Head(torch.eye(3))
+    >>> logprobs, entropy = sampled_logprobs(torch.zeros(1, 3), torch.tensor([2]), head)
+    >>> float(logprobs.exp().round(decimals=4)), float(entropy.round(decimals=4))
+    (0.33329999446868896, 1.0986000299453735)
+    """
+    logprobs, entropy = _HeadFunction.apply(
+        hidden, head.weight, head.bias, target, head, temperature, support
+    )
+    return logprobs, entropy
+
+
+def _normalised(
+    hidden: Tensor, head: Head, temperature: float, support: Support | None, at: slice
+) -> Tensor:
+    """log-softmax of one chunk [n, V], over the support where there is one."""
+    logits = head.logits(hidden[at], temperature)
+    if support is not None:
+        kept = support.mask(at.start, at.stop, logits.shape[-1])
+        logits = logits.masked_fill(~kept, -torch.inf)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def _entropy(logp: Tensor, probs: Tensor) -> Tensor:
+    """−Σ p log p, with 0 log 0 = 0."""
+    return -(probs * logp.clamp(min=-1e4)).sum(dim=-1)
+
+
+class _HeadFunction(torch.autograd.Function):
+    """Forward in chunks; backward with the softmax's own derivative, chunk by chunk.
+
+    d logprob / d z = onehot − p;  d entropy / d z = −p (log p + H);  z = f(x) · factor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        head: Head,
+        temperature: float,
+        support: Support | None,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        logprobs = torch.empty(target.shape, dtype=wide, device=hidden.device)
+        entropy = torch.empty_like(logprobs)
+        keep = 4 * target.numel() * weight.shape[0] <= KEEP_BYTES
+        kept: list[Tensor] = []
+        for at in _chunks(target.numel(), weight.shape[0]):
+            logp = _normalised(hidden, head, temperature, support, at)
+            logprobs[at] = logp.gather(1, target[at, None]).squeeze(1)
+            entropy[at] = _entropy(logp, logp.exp())
+            if keep:
+                kept.append(logp)
+        ctx.save_for_backward(hidden, weight, bias, target, entropy, *kept)
+        ctx.rest = (head, temperature, support)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_logprobs, grad_entropy = grads
+        hidden, weight, bias, target, entropy, *kept = ctx.saved_tensors
+        head, temperature, support = ctx.rest
+        want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=grad_logprobs.dtype) if want_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=grad_logprobs.dtype) if want_bias else None
+        for i, at in enumerate(_chunks(target.numel(), weight.shape[0])):
+            logp = kept[i] if kept else _normalised(hidden, head, temperature, support, at)
+            raw = _logit_grad(logp, target[at], grad_logprobs[at], grad_entropy[at], entropy[at])
+            raw = _through_cap(raw, logp, hidden, at, head, temperature)
+            narrow = raw.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[at] = narrow @ weight.to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight += narrow.T @ hidden[at]
+            if grad_bias is not None:
+                grad_bias += raw.sum(dim=0)
+        narrow_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
+        narrow_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, narrow_weight, narrow_bias, None, None, None, None
+
+
+def _logit_grad(
+    logp: Tensor, target: Tensor, grad_logprob: Tensor, grad_entropy: Tensor, entropy: Tensor
+) -> Tensor:
+    """d loss / d z of one chunk [n, V], before cap and scale."""
+    probs = logp.exp()
+    grad = probs * -grad_logprob[:, None]
+    if bool(grad_entropy.any()):
+        grad -= probs * (logp.clamp(min=-1e4) + entropy[:, None]) * grad_entropy[:, None]
+    grad[torch.arange(len(target), device=target.device), target] += grad_logprob
+    return grad
+
+
+def _through_cap(
+    grad: Tensor, logp: Tensor, hidden: Tensor, at: slice, head: Head, temperature: float
+) -> Tensor:
+    """Chain rule through softcap and scale."""
+    factor = head.scale / temperature
+    if head.softcap:
+        raw = head.raw(hidden[at]).to(logp.dtype)
+        grad = grad * (1 - torch.tanh(raw / head.softcap).square())
+    return grad if factor == 1.0 else grad * factor
+
+
+def _chunks(tokens: int, vocab: int) -> list[slice]:
+    """Slices of the tokens whose fp32 logits stay under CHUNK_BYTES."""
+    size = max(1, CHUNK_BYTES // (4 * vocab))
+    return [slice(i, min(i + size, tokens)) for i in range(0, tokens, size)]

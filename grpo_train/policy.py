@@ -1,0 +1,156 @@
+"""The policy: a causal language model, its tokenizer, and how the rest of the package reads them.
+
+Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output layer is
+read as a `Head`, and attention is told what it may see by a 4-D mask. The one copy of the weights both
+trains and samples; masters stay fp32 (bf16 autocast on CUDA), because a bf16 copy would round the
+update away: at lr 1e-6 98% of a matrix does not move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grpo_train.errors import ConfigError
+from grpo_train.logprob import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Model and tokenizer. `eos_ids` end a completion; `pad_id` is only ever masked."""
+
+    model: Any
+    tokenizer: Any
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def head(self) -> Head:
+        """The output layer over the live weights: read it anew after every update of LoRA."""
+        config = self.model.config.get_text_config()
+        layer = self.model.get_output_embeddings()
+        cap = getattr(config, "final_logit_softcapping", None) or 0.0
+        scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+        scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+        return Head(layer.weight, getattr(layer, "bias", None), float(cap), float(scale))
+
+    def hidden(
+        self, ids: Tensor, positions: Tensor, visible: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
+
+        `visible` [R, 1, T, K] bool says which of the K keys a token sees; keys of a sliding window
+        are cut further by `positions`, where the model has one.
+        """
+        with self.autocast():
+            out = self.model.base_model(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=self._masks(positions, visible, cache),
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
+    def _masks(self, positions: Tensor, visible: Tensor, cache: Any | None) -> Any:
+        """The mask in the form that this model takes: one, or one a kind of layer."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ())
+        full = self._additive(visible)
+        if not window or (kinds and "sliding_attention" not in kinds):
+            return full
+        key_positions = positions if cache is None else cache.key_positions(positions)
+        near = positions[:, None, :, None] - key_positions[:, None, None, :] < window
+        slid = self._additive(visible & near)
+        return {"full_attention": full, "sliding_attention": slid} if kinds else slid
+
+    def _additive(self, visible: Tensor) -> Tensor:
+        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds."""
+        if self.model.config._attn_implementation != "eager":
+            return visible
+        dtype = torch.bfloat16 if self.device.type == "cuda" else self.model.dtype
+        zero = torch.zeros((), dtype=dtype, device=visible.device)
+        return torch.where(visible, zero, torch.finfo(dtype).min)
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bf16 autocast with fp32 masters on CUDA; nothing on CPU."""
+        if self.device.type != "cuda" or self.model.dtype != torch.float32:
+            yield
+            return
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            yield
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt, with what the tokenizer puts before a text (a BOS)."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[:-1] if len(ids) > 1 and ids[-1] in self.eos_ids else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of a completion, without special tokens."""
+        text: str = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def save(self, folder: Path) -> None:
+        """A normal Hugging Face directory."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_policy(path: str, *, device: str = "auto") -> Policy:
+    """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
+    return wrap(model, tokenizer, device=device)
+
+
+def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
+    """A policy of a model and a tokenizer that are already there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # SDPA has no softcap: Gemma 2
+    model.to(device)
+    model.eval()  # dropout in the policy's forward would make every ratio noise
+    eos = _eos_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
+    return Policy(model, tokenizer, eos, int(pad))
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a completion: the tokenizer's and the generation config's."""
+    found: set[int] = set()
+    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+        found.update(source if isinstance(source, list) else [source] if source is not None else [])
+    if not found:
+        raise ConfigError("the tokenizer has no end-of-text token - at `model`")
+    return tuple(sorted(found))
+
+
+def frozen_copy(policy: Policy) -> Policy:
+    """The reference: the policy as it is now, never to be trained."""
+    model = copy.deepcopy(policy.model)
+    model.requires_grad_(requires_grad=False)
+    return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
