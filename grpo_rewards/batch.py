@@ -44,9 +44,7 @@ def _length(name: str, values: Any) -> int | None:
     return len(values)
 
 
-def bind(
-    spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars: int = 0
-) -> Column:
+def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars: int = 0) -> Column:
     """The column of one input; BatchError where it is missing or of another type."""
     for source in spec.sources:
         if source in columns:

@@ -30,7 +30,9 @@ def param(
     name: str, value: Any, *, type: str = "", bounds: tuple[float, float] | None = None
 ) -> x.Name:
     """A constant that a user may set: `param name: num in lo..hi = value`."""
-    kind = type or ("bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "num")
+    kind = type or (
+        "bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "num"
+    )
     limits = None if bounds is None else x.Bounds(*(x.as_expr(end) for end in bounds))
     return x.Name(name, x.Param(name, kind, limits, x.as_expr(value)))
 
@@ -94,9 +96,7 @@ def ruleset_of(
     return x.Ruleset((*title, *heads, *statements))
 
 
-def _prepare(
-    value: Any, declared: dict[str, x.Statement], named: list[tuple[Any, str]]
-) -> x.Expr:
+def _prepare(value: Any, declared: dict[str, x.Statement], named: list[tuple[Any, str]]) -> x.Expr:
     """Collect what names declare, and replace what is named already by its name."""
     expr = x.as_expr(value)
     for node in x.walk(expr):

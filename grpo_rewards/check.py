@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from grpo_rewards import expr as x
+from grpo_rewards.catalog import parse_type
 from grpo_rewards.errors import Finding, Place, RulesetError
 from grpo_rewards.graph import Graph, InputSpec, Settings, TestCase, tight_interval
 from grpo_rewards.lower import AMBIENT, Function, Lowering, Problem, nearest
 from grpo_rewards.parse import Parsed, parse_expr_text
 from grpo_rewards.rules import format as formats
 from grpo_rewards.types import ANY, INPUT_KINDS, Interval, Level, Type, show_number
-from grpo_rewards.catalog import parse_type
 
 #: Inputs that differ between the completions of one prompt.
 ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
@@ -30,7 +30,9 @@ ERRORS = ("error", "timeout", "too_large", "failed")
 NOT_BUILT: dict[type[x.Statement], str] = {}
 
 
-def check(parsed: Parsed, *, params: Mapping[str, Any] | None = None) -> tuple[Graph, list[Finding]]:
+def check(
+    parsed: Parsed, *, params: Mapping[str, Any] | None = None
+) -> tuple[Graph, list[Finding]]:
     """The graph of a ruleset and everything there is to say about it, in the file's order.
 
     Where a finding is an error the graph is incomplete and must not be scored. `params` overrides
@@ -68,10 +70,7 @@ class _Checker:
             self._guard(policy, self.on_policy)
         self._once(policies, "policy")
         for statement in self.parsed.ruleset.statements:
-            handler: Callable[[Any], None] | None = {
-                x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
-                x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
-            }.get(type(statement))  # type: ignore[call-overload]
+            handler = self._handlers().get(type(statement))
             if type(statement) in NOT_BUILT:
                 self._report("T90", NOT_BUILT[type(statement)], statement.place)
             elif handler is not None:
@@ -81,6 +80,13 @@ class _Checker:
             self._guard(test, self.on_test)
         self._check_overrides()
         self._lint_unused()
+
+    def _handlers(self) -> dict[type[x.Statement], Callable[[Any], None]]:
+        """What checks a statement of each kind, in file order; tests come after the reward."""
+        return {
+            x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
+            x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
+        }  # fmt: skip
 
     # Reporting
 
@@ -133,7 +139,7 @@ class _Checker:
         if "error" in on_error:
             on_error = {**dict.fromkeys(ERRORS[1:], on_error.pop("error")), **on_error}
         self.graph.settings = Settings(
-            timeout_s=values.get("timeout", Settings.timeout_s),
+            timeout_s=values.get("timeout", Settings().timeout_s),
             limit_chars=int(values.get("limit chars", 0)),
             seed=int(values.get("seed", 0)),
             on_error=tuple(sorted(on_error.items())),
@@ -368,7 +374,7 @@ class _Checker:
                 self._report("N06", f"there is no param `{name}` to set", Place(0, 1), hint)
 
     def _lint_unused(self) -> None:
-        used = {name for name in self.lowering.used}
+        used = self.lowering.used
         kinds = {x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let"}
         for name, statement in self.declared.items():
             kind = kinds.get(type(statement))
@@ -380,4 +386,3 @@ def _walk_expect(expect: x.Expect) -> Iterator[x.Expr]:
     yield from x.walk(expect.condition)
     if expect.within is not None:
         yield from x.walk(expect.within)
-

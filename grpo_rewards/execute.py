@@ -247,7 +247,7 @@ class Execution:
         arguments = list(zip(*(_values(column) for column in columns), strict=True))
         outcomes = [Outcome(None, Status(code)) for code in status]
         deferred: dict[tuple[Any, ...], list[int]] = {}
-        for i in np.flatnonzero(ready):
+        for i in np.flatnonzero(ready).tolist():
             args = arguments[i]
             key = (number, args) if kernel.keyed and _is_short(args) else None
             known = self.memo.get(key) if key is not None else None
@@ -306,7 +306,7 @@ def _ready(rule: Rule, columns: Sequence[Column]) -> tuple[Mask, npt.NDArray[np.
 
 def _values(column: Column) -> list[Any]:
     """Plain Python values, None where there is none."""
-    values = column.values.tolist()
+    values: list[Any] = column.values.tolist()
     if column.present.all():
         return values
     return [value if there else None for value, there in zip(values, column.present, strict=True)]
@@ -343,4 +343,8 @@ def _finite(outcome: Outcome) -> Outcome:
         return Outcome(None, Status.UNDEFINED)
     except (TypeError, ValueError):  # a match, a list
         return outcome
-    return Outcome(as_float, outcome.status) if math.isfinite(as_float) else Outcome(None, Status.UNDEFINED)
+    return (
+        Outcome(as_float, outcome.status)
+        if math.isfinite(as_float)
+        else Outcome(None, Status.UNDEFINED)
+    )

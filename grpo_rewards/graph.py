@@ -186,42 +186,28 @@ def tight_interval(graph: Graph, root: int) -> Interval:
 
 
 def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
-    """Boolean nodes used more than once that are not made of booleans themselves."""
+    """Boolean nodes that are used in more than one place."""
     uses: dict[int, int] = {}
     for number in order:
         for arg in graph[number].args:
             uses[arg] = uses.get(arg, 0) + 1
-    atoms = [
-        number
-        for number in order
-        if graph[number].type.kind == "bool"
-        and graph[number].op not in ("const", "and", "or", "not", "if", "??", "settle")
-        and _occurrences(graph, number, uses) > 1
-    ]
-    return atoms[:MAX_RANGE_ATOMS]
-
-
-def _occurrences(graph: Graph, number: int, uses: Mapping[int, int]) -> int:
-    """How often a boolean is used, also through what only renames it."""
-    total = uses.get(number, 0)
-    for user, node in enumerate(graph.nodes):
-        if number in node.args and node.op in ("settle", "not", "and", "or"):
-            total += max(0, uses.get(user, 0) - 1)
-    return total
+    shared = (n for n in order if graph[n].type.kind == "bool" and uses.get(n, 0) > 1)
+    return [n for n in shared if graph[n].op not in ("const", "not")][:MAX_RANGE_ATOMS]
 
 
 def _intervals(
     graph: Graph, order: Sequence[int], assumed: Mapping[int, Interval]
 ) -> dict[int, Interval]:
-    """The interval of every node under assumptions about some."""
+    """The interval of every node under assumptions about some; what follows from the arguments
+    stands above an assumption, so that assumptions cannot contradict each other."""
     found: dict[int, Interval] = {}
     for number in order:
         node = graph[number]
         if node.rule is not None and node.rule.level == Level.GROUP:
             found[number] = node.interval  # what is assumed of this row says nothing of the others
             continue
-        args = [found[arg] for arg in node.args]
-        found[number] = assumed.get(number) or node_interval(node, args)
+        inferred = node_interval(node, [found[arg] for arg in node.args])
+        found[number] = inferred if inferred.lo == inferred.hi else assumed.get(number, inferred)
     return found
 
 

@@ -21,3 +21,6 @@ MAX_RANGE_WORK = 200_000  # node visits of one range check
 # What scoring remembers.
 MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
 MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory
+
+# Worker processes.
+MAX_WORKER_MB = 1_024  # address space of one; SymPy itself needs about a tenth

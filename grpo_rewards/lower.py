@@ -188,7 +188,9 @@ class Lowering:
         found = self.names.get(name.id)
         if isinstance(found, Function):
             params = ", ".join(found.params)
-            raise Problem("N01", f"`{name.id}` is a function", name.place, f"call {name.id}({params})")
+            raise Problem(
+                "N01", f"`{name.id}` is a function", name.place, f"call {name.id}({params})"
+            )
         if found is not None:
             return found
         if name.id in AMBIENT:
@@ -215,7 +217,9 @@ class Lowering:
         root = dotted.split(".")[0] if dotted else ""
         if dotted and root not in self.names and root not in self.broken:
             hint = f"it is a rule: call {dotted}(…)" if dotted in CATALOG else ""
-            raise Problem("N01", f"unknown name `{dotted}`", attr.place, hint or _rules_like(dotted))
+            raise Problem(
+                "N01", f"unknown name `{dotted}`", attr.place, hint or _rules_like(dotted)
+            )
         of = self.lower(attr.of)
         node = self.graph[of]
         if node.type.kind != "match":
@@ -283,7 +287,9 @@ class Lowering:
     def _lazy(self, expr: x.Call) -> int:
         left, right = (self.lower(arg) for arg in expr.args)
         if expr.function == "??":
-            return self._op("??", (left, right), self._common((left, right), expr.place), expr.place)
+            return self._op(
+                "??", (left, right), self._common((left, right), expr.place), expr.place
+            )
         for number, arg in zip((left, right), expr.args, strict=True):
             self._condition(number, arg)
         return self._op(expr.function, (left, right), BOOL, expr.place)
@@ -418,12 +424,16 @@ class Lowering:
         self, rule: Rule, args: tuple[int, ...], options: Mapping[str, Any], place: Place
     ) -> int:
         """The node of a rule applied to nodes, folded where all of them are constants."""
-        constants = [n.value if n.op == "const" else None for n in map(self.graph.__getitem__, args)]
+        constants = [
+            n.value if n.op == "const" else None for n in map(self.graph.__getitem__, args)
+        ]
         complaint = rule.validate(constants, options) if rule.validate else None
         if complaint:
             raise Problem("T29", complaint, place, rule.signature)
         nodes = [self.graph[arg] for arg in args]
-        is_constant = args and all(n.op == "const" and n.interval.lo == n.interval.hi for n in nodes)
+        is_constant = args and all(
+            n.op == "const" and n.interval.lo == n.interval.hi for n in nodes
+        )
         if is_constant and isinstance(rule.kernel, ColumnKernel):
             columns = [Column.of(np.array([float(node.value)])) for node in nodes]
             value = rule.kernel.function(*columns, **options).row(0)
@@ -472,7 +482,9 @@ class Lowering:
         )
         interval = node_interval(settled, [node.interval])
         return self._add(
-            Node("settle", (number,), (("on_error", values),), type_, interval, node.level, node.cost)
+            Node(
+                "settle", (number,), (("on_error", values),), type_, interval, node.level, node.cost
+            )
         )
 
 

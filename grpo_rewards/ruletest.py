@@ -86,7 +86,13 @@ def show_value(column: Column, row: int) -> str:
 
     value = column.row(row)
     status = Status(int(column.status[row]))
-    text = "null" if value is None else str(bool(value)).lower() if column.values.dtype == bool else f"{value:.6g}"
+    text = (
+        "null"
+        if value is None
+        else str(bool(value)).lower()
+        if column.values.dtype == bool
+        else f"{value:.6g}"
+    )
     return text if status == Status.OK else f"{text} ({status.label})"
 
 

@@ -146,9 +146,7 @@ class Scorer:
             if self._pool is None:
                 deadline_s = self._graph.settings.timeout_s
                 self._pool = (
-                    Workers(
-                        processes=self._workers, deadline_s=deadline_s, memory_mb=MAX_WORKER_MB
-                    )
+                    Workers(processes=self._workers, deadline_s=deadline_s, memory_mb=MAX_WORKER_MB)
                     if self._workers
                     else Inline()
                 )
@@ -187,9 +185,7 @@ def _seconds_by_output(execution: Execution) -> dict[str, float]:
     return seconds
 
 
-def load(
-    path: str | Path, *, params: Mapping[str, Any] | None = None, workers: int = 1
-) -> Scorer:
+def load(path: str | Path, *, params: Mapping[str, Any] | None = None, workers: int = 1) -> Scorer:
     """The scorer of a `.reward` file. RulesetError tells everything that is wrong with it.
 
     `params` overrides declared params, as in `gr.load(path, params={"marker": "A:"})`.

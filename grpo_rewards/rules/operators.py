@@ -23,12 +23,14 @@ def _compared(op: str) -> RangeRule:
         left, right = args
         below, above = left.hi < right.lo, left.lo > right.hi
         if op in ("<", "<="):
-            yes, no = below or (op == "<=" and left.hi <= right.lo), above or (
-                op == "<" and left.lo >= right.hi
+            yes, no = (
+                below or (op == "<=" and left.hi <= right.lo),
+                above or (op == "<" and left.lo >= right.hi),
             )
         elif op in (">", ">="):
-            yes, no = above or (op == ">=" and left.lo >= right.hi), below or (
-                op == ">" and left.hi <= right.lo
+            yes, no = (
+                above or (op == ">=" and left.lo >= right.hi),
+                below or (op == ">" and left.hi <= right.lo),
             )
         else:
             yes, no = False, below or above

@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` and `make test`. Both make their own virtual environment.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+SEED ?= 0
+
+.PHONY: demo test check nightly clean
+
+demo: $(STAMP)  ## train the embedded policy with rulesets/arithmetic.reward and show its report
+	$(BIN)/grpo-train demo --seed $(SEED)
+
+test: check  ## format, lint, types, then every test but the slow ones
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/grpo-rewards test rulesets/*.reward
+
+check: $(STAMP)  ## format, lint, types, and the shipped rulesets
+	$(BIN)/ruff format --check grpo_rewards grpo_train tests benchmarks
+	$(BIN)/ruff check grpo_rewards grpo_train tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/grpo-rewards check rulesets/*.reward
+	$(BIN)/grpo-rewards fmt --check rulesets/*.reward
+
+nightly: $(STAMP)  ## all tests with 2,000 examples a law
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,163 @@
+"""Scoring a whole file: rows in, rows and scores out, a summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo_rewards.columns import Column, Status
+from grpo_rewards.dataset import Batch, Writer, open_dataset
+from grpo_rewards.errors import BatchError
+from grpo_rewards.scorer import Scorer
+from grpo_rewards.scores import Scores, Summary
+
+BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Running sums of one score over all batches (Chan's update for the variance)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    null: int = 0
+    error: int = 0
+    seconds: float = 0.0
+
+    def add(self, column: Column, seconds: float) -> None:
+        values = column.values[column.present].astype(np.float64)
+        absent = ~column.present
+        errors = int((absent & (column.status >= Status.TIMEOUT)).sum())
+        self.error += errors
+        self.null += int(absent.sum()) - errors
+        self.seconds += seconds
+        if len(values):
+            mean, n = float(values.mean()), len(values)
+            delta, total = mean - self.mean, self.count + n
+            self.squares += float(((values - mean) ** 2).sum()) + delta**2 * self.count * n / total
+            self.mean += delta * n / total
+            self.count = total
+
+
+@dataclass(slots=True)
+class Totals:
+    """What scoring a file came to: `rows` scored and a summary per score, the reward last."""
+
+    rows: int = 0
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+
+    def add(self, scores: Scores) -> None:
+        self.rows += len(scores)
+        for name, column in scores.columns.items():
+            self.tallies.setdefault(name, _Tally()).add(column, scores.seconds.get(name, 0.0))
+
+    def summary(self) -> list[Summary]:
+        return [
+            Summary(
+                name,
+                self.rows,
+                tally.mean if tally.count else float("nan"),
+                (tally.squares / tally.count) ** 0.5 if tally.count else float("nan"),
+                tally.null,
+                tally.error,
+                tally.seconds,
+            )
+            for name, tally in self.tallies.items()
+        ]
+
+
+def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) -> dict[str, str]:
+    """Where each input of a ruleset comes from: what the caller maps, else the first of its
+    sources that the file has, else its own name."""
+    paths: dict[str, str] = {}
+    for name in scorer.inputs:
+        spec = scorer.graph.inputs[name]
+        found = [source for source in (name, *spec.sources) if source in mapping]
+        present = [source for source in spec.sources if source in fields]
+        if found:
+            paths[spec.sources[0]] = mapping[found[0]]
+        elif present:
+            paths[spec.sources[0]] = present[0]
+        elif not spec.has_default:
+            paths[spec.sources[0]] = spec.sources[0]
+    unknown = set(mapping) - {
+        s for n in scorer.inputs for s in (n, *scorer.graph.inputs[n].sources)
+    }
+    if unknown:
+        used = ", ".join(scorer.inputs)
+        raise BatchError(
+            f"--map {min(unknown)}: the ruleset has no such input\n  hint: it has {used}"
+        )
+    return paths
+
+
+def score_file(
+    scorer: Scorer,
+    source: Path,
+    target: Path | None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    group: str | None = None,
+    step: float | None = None,
+    limit: int | None = None,
+    on_bad_line: str = "error",
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Totals:
+    """Scores every row of `source` into `target` (or nowhere). Atomic: a run that fails leaves no
+    file. Raises BatchError in one line for whatever is wrong with the data."""
+    dataset = open_dataset(source, on_bad_line=on_bad_line)
+    paths = column_paths(scorer, mapping or {}, dataset.fields())
+    if group is not None:
+        paths["group"] = group
+    totals = Totals()
+    meta = {"ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine}
+    writer = Writer(target, metadata=meta) if target is not None else None
+    ambient: dict[str, Any] = {} if step is None else {"step": step}
+    batches = dataset.batches(BATCH_ROWS, columns=paths, group=group)
+    if writer is None:
+        _score_batches(
+            scorer, batches, ambient, limit, totals, lambda batch, scores: None, progress
+        )
+        return totals
+    written = _Shape(scorer)
+    with writer:
+        _score_batches(
+            scorer, batches, ambient, limit, totals,
+            lambda batch, scores: writer.write(batch.rows, written.columns(scores)), progress,
+        )  # fmt: skip
+    return totals
+
+
+@dataclass(slots=True)
+class _Shape:
+    """The columns that a file gets: always the same, whatever a batch happens to hold."""
+
+    scorer: Scorer
+
+    def columns(self, scores: Scores) -> dict[str, Any]:
+        return scores.to_columns()
+
+
+def _score_batches(
+    scorer: Scorer,
+    batches: Any,
+    ambient: Mapping[str, Any],
+    limit: int | None,
+    totals: Totals,
+    write: Callable[[Batch, Scores], None],
+    progress: Callable[[int], None],
+) -> None:
+    for batch in batches:
+        left = None if limit is None else limit - totals.rows
+        if left is not None and left <= 0:
+            return
+        part = batch if left is None or len(batch.rows) <= left else batch.head(left)
+        scores = scorer(**part.columns, **ambient)
+        totals.add(scores)
+        write(part, scores)
+        progress(len(part.rows))
