@@ -1,0 +1,99 @@
+"""Rewards for language models as typed expressions over the columns of a batch.
+
+import grpo_rewards as gr
+
+scorer = gr.load("rulesets/gsm8k.reward")
+scores = scorer(completion=["16 - 7 = 9\\n#### 9"], gold=["9"])
+scores.reward, scores["correct"], scores.status["correct"], scores.to_frame()
+"""
+
+from grpo_rewards.build import (
+    column as col,
+)
+from grpo_rewards.build import (
+    json_format,
+    lark_format,
+    param,
+    regex_format,
+    tags_format,
+    where,
+)
+from grpo_rewards.columns import Column, Outcome, Span, Status
+from grpo_rewards.errors import (
+    BatchError,
+    Finding,
+    Place,
+    RewardError,
+    RuleError,
+    RulesetError,
+    RulesetNameError,
+    RulesetSyntaxError,
+    RulesetTypeError,
+)
+from grpo_rewards.expr import Expr, Ruleset
+from grpo_rewards.namespaces import (
+    completion,
+    extract,
+    format,
+    gold,
+    group,
+    language,
+    match,
+    math,
+    n_tokens,
+    progress,
+    prompt,
+    step,
+    text,
+    truncated,
+)
+from grpo_rewards.parse import parse
+from grpo_rewards.scorer import Scorer, compile, load, loads
+from grpo_rewards.scores import Scores
+from grpo_rewards.types import Interval
+
+__all__ = [
+    "BatchError",
+    "Column",
+    "Expr",
+    "Finding",
+    "Interval",
+    "Outcome",
+    "Place",
+    "RewardError",
+    "RuleError",
+    "Ruleset",
+    "RulesetError",
+    "RulesetNameError",
+    "RulesetSyntaxError",
+    "RulesetTypeError",
+    "Scorer",
+    "Scores",
+    "Span",
+    "Status",
+    "col",
+    "compile",
+    "completion",
+    "extract",
+    "format",
+    "gold",
+    "group",
+    "json_format",
+    "language",
+    "lark_format",
+    "load",
+    "loads",
+    "match",
+    "math",
+    "n_tokens",
+    "param",
+    "parse",
+    "progress",
+    "prompt",
+    "regex_format",
+    "step",
+    "tags_format",
+    "text",
+    "truncated",
+    "where",
+]

@@ -46,7 +46,7 @@ def _length(name: str, values: Any) -> int | None:
 
 def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars: int = 0) -> Column:
     """The column of one input; BatchError where it is missing or of another type."""
-    for source in spec.sources:
+    for source in spec.names:
         if source in columns:
             values = columns[source]
             rows = [values] * size if isinstance(values, int | float) else values
@@ -54,12 +54,12 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
             return _typed(spec, source, rows, limit)
     if spec.has_default:
         return _typed(spec, spec.name, [spec.default] * size, MAX_TEXT_CHARS)
-    wanted = " or ".join(f"`{source}`" for source in spec.sources)
-    close = difflib.get_close_matches(spec.sources[0], list(columns), n=1)
+    wanted = " or ".join(f"`{source}`" for source in spec.names)
+    close = difflib.get_close_matches(spec.name, list(columns), n=1)
     hint = f"did you mean `{close[0]}`? " if close else ""
     raise BatchError(
         f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}"
-        f"\n  hint: {hint}pass {spec.sources[0]}=[…], or --map {spec.sources[0]}=COLUMN for files"
+        f"\n  hint: {hint}pass {spec.name}=[…], or --map {spec.name}=COLUMN for files"
     )
 
 

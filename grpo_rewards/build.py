@@ -30,9 +30,8 @@ def param(
     name: str, value: Any, *, type: str = "", bounds: tuple[float, float] | None = None
 ) -> x.Name:
     """A constant that a user may set: `param name: num in lo..hi = value`."""
-    kind = type or (
-        "bool" if isinstance(value, bool) else "text" if isinstance(value, str) else "num"
-    )
+    kinds = {bool: "bool", str: "text"}
+    kind = type or kinds.get(value.__class__, "num")
     limits = None if bounds is None else x.Bounds(*(x.as_expr(end) for end in bounds))
     return x.Name(name, x.Param(name, kind, limits, x.as_expr(value)))
 

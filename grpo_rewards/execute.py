@@ -182,7 +182,7 @@ class Execution:
         deciding = node.op == "or"
         left, right = node.args
         graph = self.plan.graph
-        first, second = (right, left) if graph[right].cost < graph[left].cost else (left, right)
+        first = right if graph[right].cost < graph[left].cost else left
         one = self.need(first, todo)
         decided = todo & one.present & (one.values.astype(bool) == deciding)
         rest = todo & ~decided

@@ -56,6 +56,11 @@ class InputSpec:
     default: Any = None
     level: Level = Level.PROMPT
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that may be bound to it, in the order they are tried."""
+        return tuple(dict.fromkeys((*self.sources, self.name)))
+
 
 @dataclass(frozen=True, slots=True)
 class TestCase:
@@ -207,7 +212,7 @@ def _intervals(
             found[number] = node.interval  # what is assumed of this row says nothing of the others
             continue
         inferred = node_interval(node, [found[arg] for arg in node.args])
-        found[number] = inferred if inferred.lo == inferred.hi else assumed.get(number, inferred)
+        found[number] = inferred if inferred.is_point else assumed.get(number, inferred)
     return found
 
 
@@ -220,7 +225,7 @@ def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
             return node.interval
         case "if":
             condition, yes, no = args
-            if condition.lo == condition.hi:
+            if condition.is_point:
                 return yes if condition.lo else no
             return yes.union(no)
         case "and":

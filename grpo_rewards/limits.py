@@ -24,3 +24,17 @@ MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill 
 
 # Worker processes.
 MAX_WORKER_MB = 1_024  # address space of one; SymPy itself needs about a tenth
+
+# Formats.
+MAX_GRAMMAR_CHARS = 16_000  # a page of grammar; more is generated, or hostile
+MAX_GRAMMAR_RULES = 200
+MAX_JSON_DEPTH = 20_000  # brackets of one kind in a text that is parsed as JSON
+MAX_PATTERN_CHARS = 2_000
+MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
+MAX_NUMBER_CHARS = 1_000  # digits of a number that is read exactly
+
+# Mathematics.
+MAX_MATH_CHARS = 2_000  # an answer, not a solution
+MAX_MATH_TOKENS = 500
+MAX_MATH_DEPTH = 40  # levels of brackets that the reader recurses into
+MAX_EXPONENT = 1_000  # larger powers and factorials of numbers are not computed

@@ -424,16 +424,12 @@ class Lowering:
         self, rule: Rule, args: tuple[int, ...], options: Mapping[str, Any], place: Place
     ) -> int:
         """The node of a rule applied to nodes, folded where all of them are constants."""
-        constants = [
-            n.value if n.op == "const" else None for n in map(self.graph.__getitem__, args)
-        ]
+        nodes = [self.graph[arg] for arg in args]
+        constants = [node.value if node.op == "const" else None for node in nodes]
         complaint = rule.validate(constants, options) if rule.validate else None
         if complaint:
             raise Problem("T29", complaint, place, rule.signature)
-        nodes = [self.graph[arg] for arg in args]
-        is_constant = args and all(
-            n.op == "const" and n.interval.lo == n.interval.hi for n in nodes
-        )
+        is_constant = args and all(n.op == "const" and n.interval.is_point for n in nodes)
         if is_constant and isinstance(rule.kernel, ColumnKernel):
             columns = [Column.of(np.array([float(node.value)])) for node in nodes]
             value = rule.kernel.function(*columns, **options).row(0)
@@ -477,15 +473,8 @@ class Lowering:
         type_ = node.type
         if any(value not in (0, 1) for _, value in values):
             type_ = NUM
-        settled = Node(
-            "settle", (number,), (("on_error", values),), type_, EVERYTHING, node.level, node.cost
-        )
-        interval = node_interval(settled, [node.interval])
-        return self._add(
-            Node(
-                "settle", (number,), (("on_error", values),), type_, interval, node.level, node.cost
-            )
-        )
+        options = {"on_error": values}
+        return self._op("settle", (number,), type_, node.place, options=options)
 
 
 #: Rules that the language spells with an operator or an attribute of its own.

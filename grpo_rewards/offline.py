@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grpo_rewards.columns import Column, Status
-from grpo_rewards.dataset import Batch, Writer, open_dataset
+from grpo_rewards.dataset import Writer, open_dataset
 from grpo_rewards.errors import BatchError
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import Scores, Summary
@@ -77,22 +78,19 @@ def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) 
     paths: dict[str, str] = {}
     for name in scorer.inputs:
         spec = scorer.graph.inputs[name]
-        found = [source for source in (name, *spec.sources) if source in mapping]
-        present = [source for source in spec.sources if source in fields]
-        if found:
-            paths[spec.sources[0]] = mapping[found[0]]
+        mapped = [source for source in spec.names if source in mapping]
+        present = [source for source in spec.names if source in fields]
+        if mapped:
+            paths[name] = mapping[mapped[0]]
         elif present:
-            paths[spec.sources[0]] = present[0]
+            paths[name] = present[0]
         elif not spec.has_default:
-            paths[spec.sources[0]] = spec.sources[0]
-    unknown = set(mapping) - {
-        s for n in scorer.inputs for s in (n, *scorer.graph.inputs[n].sources)
-    }
+            paths[name] = spec.sources[0]  # the dataset says that it is missing
+    known = {source for name in scorer.inputs for source in scorer.graph.inputs[name].names}
+    unknown = set(mapping) - known
     if unknown:
-        used = ", ".join(scorer.inputs)
-        raise BatchError(
-            f"--map {min(unknown)}: the ruleset has no such input\n  hint: it has {used}"
-        )
+        hint = f"hint: it has {', '.join(scorer.inputs)}"
+        raise BatchError(f"--map {min(unknown)}: the ruleset has no such input\n  {hint}")
     return paths
 
 
@@ -119,45 +117,15 @@ def score_file(
     writer = Writer(target, metadata=meta) if target is not None else None
     ambient: dict[str, Any] = {} if step is None else {"step": step}
     batches = dataset.batches(BATCH_ROWS, columns=paths, group=group)
-    if writer is None:
-        _score_batches(
-            scorer, batches, ambient, limit, totals, lambda batch, scores: None, progress
-        )
-        return totals
-    written = _Shape(scorer)
-    with writer:
-        _score_batches(
-            scorer, batches, ambient, limit, totals,
-            lambda batch, scores: writer.write(batch.rows, written.columns(scores)), progress,
-        )  # fmt: skip
+    with writer or nullcontext():
+        for batch in batches:
+            left = None if limit is None else limit - totals.rows
+            if left is not None and left <= 0:
+                break
+            part = batch if left is None or len(batch.rows) <= left else batch.head(left)
+            scores = scorer(**part.columns, **ambient)
+            totals.add(scores)
+            if writer is not None:
+                writer.write(part.rows, scores.to_columns())
+            progress(len(part.rows))
     return totals
-
-
-@dataclass(slots=True)
-class _Shape:
-    """The columns that a file gets: always the same, whatever a batch happens to hold."""
-
-    scorer: Scorer
-
-    def columns(self, scores: Scores) -> dict[str, Any]:
-        return scores.to_columns()
-
-
-def _score_batches(
-    scorer: Scorer,
-    batches: Any,
-    ambient: Mapping[str, Any],
-    limit: int | None,
-    totals: Totals,
-    write: Callable[[Batch, Scores], None],
-    progress: Callable[[int], None],
-) -> None:
-    for batch in batches:
-        left = None if limit is None else limit - totals.rows
-        if left is not None and left <= 0:
-            return
-        part = batch if left is None or len(batch.rows) <= left else batch.head(left)
-        scores = scorer(**part.columns, **ambient)
-        totals.add(scores)
-        write(part, scores)
-        progress(len(part.rows))

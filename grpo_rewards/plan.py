@@ -79,7 +79,7 @@ def describe(graph: Graph, number: int) -> str:
     node = graph[number]
     if node.op == "const":
         value = node.value
-        return repr(value) if isinstance(value, str | int | float | bool) else str(value)
+        return getattr(value, "name", None) or repr(value)
     if node.op == "input":
         return str(node.option("name"))
     args = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_rewards.columns import Column
+from grpo_rewards.columns import Column, Status
 from grpo_rewards.errors import BatchError, Place
 from grpo_rewards.graph import TestCase
 from grpo_rewards.plan import Plan
@@ -58,7 +58,7 @@ def run_test(scorer: Scorer, test: TestCase, folder: Path) -> TestResult:
     }
     for name in plan.inputs:
         spec = scorer.graph.inputs[name]
-        if not spec.has_default and not any(source in columns for source in spec.sources):
+        if not spec.has_default and not any(source in columns for source in spec.names):
             columns[name] = [None] * len(rows)  # a test need not mention every column
     columns["group"] = [0 if test.is_group else i for i in range(len(rows))]
     try:
@@ -82,17 +82,12 @@ def _shown(scores: Mapping[str, Column], row: int) -> dict[str, str]:
 
 def show_value(column: Column, row: int) -> str:
     """One value of a column as a person reads it, with its status where that says more."""
-    from grpo_rewards.columns import Status
-
     value = column.row(row)
     status = Status(int(column.status[row]))
-    text = (
-        "null"
-        if value is None
-        else str(bool(value)).lower()
-        if column.values.dtype == bool
-        else f"{value:.6g}"
-    )
+    if value is None:
+        text = "null"
+    else:
+        text = str(bool(value)).lower() if column.values.dtype == bool else f"{value:.6g}"
     return text if status == Status.OK else f"{text} ({status.label})"
 
 

@@ -85,6 +85,11 @@ class Interval:
         return f"{show_number(self.lo)}..{show_number(self.hi)}"
 
     @property
+    def is_point(self) -> bool:
+        """Whether there is only one value."""
+        return self.lo == self.hi
+
+    @property
     def is_bounded(self) -> bool:
         return math.isfinite(self.lo) and math.isfinite(self.hi)
 

@@ -1,8 +1,205 @@
-"""Every rule by name: a plain dict, made of the modules' own tables."""
+"""Every rule by name: CATALOG, a plain dict.
+
+The kernels stand in the modules beside this one, as plain functions; here they get their names,
+signatures, ranges and costs.
+"""
 
 from __future__ import annotations
 
-from grpo_rewards.catalog import Rule
-from grpo_rewards.rules.operators import OPERATORS
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-CATALOG: dict[str, Rule] = {rule.name: rule for rule in OPERATORS}
+from grpo_rewards.catalog import DEFERRED, RowKernel, Rule, rule
+from grpo_rewards.columns import Outcome
+from grpo_rewards.rules import equal, extract, format, language, math, text
+from grpo_rewards.rules.operators import OPERATORS
+from grpo_rewards.types import UNIT, Interval
+
+COUNT = Interval(0)  # 0, 1, 2, …
+WHICH = 'which: "last"|"first" = "last"'
+
+
+def _equal(answer: str | None, gold: str, **options: Any) -> Any:
+    verdict = equal.equal(answer, equal.compile_gold(gold), **options)
+    if verdict.value is None and verdict.rung == "pass":
+        return DEFERRED
+    return Outcome(verdict.value, verdict.status)
+
+
+def _symbolic(answer: str, gold: str, options: Mapping[str, Any]) -> Any:
+    """The slow rung, for a worker."""
+    return equal.symbolic(answer, gold, **options)
+
+
+def _match(compiled: format.Format, completion: str, *, partial_max: float) -> format.Match:
+    return compiled.match(completion, partial_max=partial_max)
+
+
+def _tags(completion: str, *names: str, prefix: str, partial_max: float) -> float:
+    compiled = format.compile_format("tags", "tags", " ".join(names), prefix=prefix)
+    return compiled.match(completion, partial_max=partial_max).credit
+
+
+def _check_tags(args: Sequence[Any], options: Mapping[str, Any]) -> str | None:
+    names = args[1:]
+    if not names or not all(isinstance(name, str) for name in names):
+        return 'the tags are constant texts: format.tags(completion, "think", "answer")'
+    try:
+        format.compile_format("tags", "tags", " ".join(names), prefix=options["prefix"])
+    except format.FormatError as error:
+        return error.message
+    return None
+
+
+def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | None:
+    target = args[1] if len(args) > 1 else None
+    return language.check_language(target) if isinstance(target, str) else None
+
+
+def _partial(_args: Any, options: Mapping[str, Any]) -> str | None:
+    return None if 0 <= options["partial_max"] <= 1 else "partial_max lies in 0..1"
+
+
+def _fits(m: format.Match) -> bool:
+    return m.ok
+
+
+def _credit(m: format.Match) -> float:
+    return m.credit
+
+
+def _failed_at(m: format.Match) -> float | None:
+    return None if m.at is None else m.at.offset
+
+
+def _capture(m: format.Match, *, name: str, index: float) -> Any:
+    return m.capture(name, int(index))
+
+
+_EXTRACT = (
+    rule(
+        f"extract.boxed(text: text, *, {WHICH}) -> text?", RowKernel(extract.boxed),
+        r"What stands in the last (or first) \boxed{…}; null where there is none.",
+        example=r'extract.boxed("so \boxed{42}")',
+    ),
+    rule(
+        f"extract.tag(text: text, name: text, *, {WHICH}) -> text?", RowKernel(extract.tag),
+        "What stands in the last (or first) <name>…</name>, trimmed.",
+        example='extract.tag("<answer>4</answer>", "answer")',
+    ),
+    rule(
+        f"extract.after(text: text, marker: text, *, {WHICH}) -> text?",
+        RowKernel(extract.after), "The rest of the line after the last (or first) marker.",
+        example='extract.after("#### 4", "####")',
+    ),
+    rule("extract.last_number(text: text) -> text?", RowKernel(extract.last_number),
+         "The last number, as it is written.", example='extract.last_number("3 or 4")'),
+    rule("extract.first_number(text: text) -> text?", RowKernel(extract.first_number),
+         "The first number, as it is written.", example='extract.first_number("3 or 4")'),
+    rule(
+        f'extract.fence(text: text, *, language: text = "", {WHICH}) -> text?',
+        RowKernel(extract.fence), "What stands in the last (or first) fenced code block.",
+    ),
+    rule(
+        f"extract.regex(text: text, pattern: pattern, *, {WHICH}, group: num = 0) -> text?",
+        RowKernel(extract.regex), "The last (or first) find of a pattern, or one of its groups.",
+        example=r'extract.regex("a 12", re"\d+")',
+    ),
+    rule("extract.answer(text: text) -> text?", RowKernel(extract.answer),
+         "The final answer by the usual habits: box, <answer>, ####, the answer is, last number.",
+         example='extract.answer("so the answer is 4.")'),
+)  # fmt: skip
+
+_MATH = (
+    rule(
+        "math.equal(answer: text?, gold: text) -> bool",
+        RowKernel(_equal, keyed=True, finish=_symbolic),
+        "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
+        "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong.",
+        cost=3, example='math.equal("1/2", "0.5")',
+    ),
+    rule("math.number(text: text) -> num?", RowKernel(math.number),
+         "The number that a text is: 1,234, -1/2, 2 1/2, 50%, $18, 1e3.",
+         example='math.number("1,234.50")'),
+)  # fmt: skip
+
+_FORMATS = (
+    rule(
+        "match(format: format, text: text, *, partial_max: num = 0.5) -> match",
+        RowKernel(_match),
+        "How a text fits a format: .ok, .credit, .at, and its captures by name.",
+        cost=2, validate=_partial,
+    ),
+    rule("match.ok(match: match) -> bool", RowKernel(_fits), "Whether the whole text fits.",
+         cost=0),
+    rule("match.credit(match: match) -> num", RowKernel(_credit),
+         "How much of the text fits: 1 if all, else less, capped by partial_max.",
+         range=UNIT, cost=0),
+    rule("match.at(match: match) -> num?", RowKernel(_failed_at),
+         "Where the text left its format; null where it fits.", range=COUNT, cost=0),
+    rule("match.capture(match: match, *, name: text, index: num) -> text?", RowKernel(_capture),
+         "A part of the text by its name in the format; null unless the whole text fits.",
+         cost=0),
+    rule(
+        'format.tags(text: text, names: text..., *, prefix: text = "", partial_max: num = 0.5)'
+        " -> num",
+        RowKernel(_tags), "The credit of <a>…</a> <b>…</b>, in this order and nothing else.",
+        range=UNIT, cost=2, validate=_check_tags,
+        example='format.tags("<think>x</think><answer>4</answer>", "think", "answer")',
+    ),
+)  # fmt: skip
+
+_LANGUAGE = (
+    rule(
+        "language.share(text: text, target: text, *, min_letters: num = 20) -> num?",
+        RowKernel(language.share),
+        "The share of a text that is in a language; null where there is too little to judge.",
+        range=UNIT, cost=3, validate=_check_language,
+        example='language.share("The sum of the two numbers is six.", "en")',
+    ),
+    rule("language.detect(text: text) -> text?", RowKernel(language.detect),
+         "The language of a whole text; null without letters.", cost=3,
+         example='language.detect("Das ist ein deutscher Satz.")'),
+)  # fmt: skip
+
+_TEXT = (
+    rule("text.length(text: text) -> num", RowKernel(text.length), "Characters.", range=COUNT,
+         example='text.length("four")'),
+    rule("text.words(text: text) -> num", RowKernel(text.words),
+         "Words; scripts without spaces count by letters.", range=COUNT,
+         example='text.words("two words")'),
+    rule("text.count(text: text, needle: text) -> num", RowKernel(text.count),
+         "How often a text occurs, without overlap.", range=COUNT,
+         example='text.count("banana", "an")'),
+    rule("text.contains(text: text, needle: text) -> bool", RowKernel(text.contains),
+         "Whether a text occurs.", example='text.contains("banana", "nan")'),
+    rule("text.starts_with(text: text, start: text) -> bool", RowKernel(text.starts_with),
+         "Whether a text begins so.", example='text.starts_with("banana", "ban")'),
+    rule("text.ends_with(text: text, end: text) -> bool", RowKernel(text.ends_with),
+         "Whether a text ends so.", example='text.ends_with("banana", "na")'),
+    rule("text.strip(text: text) -> text", RowKernel(text.strip),
+         "The text without white space at its ends."),
+    rule("text.lower(text: text) -> text", RowKernel(text.lower), "The text in lower case."),
+    rule("text.strip_commas(text: text) -> text", RowKernel(text.strip_commas),
+         "The text without commas."),
+    rule("text.repetition(text: text, *, n: num = 3) -> num?", RowKernel(text.repetition),
+         "The share of n-grams of words that occurred before; null below n words.", range=UNIT,
+         example='text.repetition("a b c a b c", n=3)'),
+    rule("text.repetition_ids(ids: list[num], *, n: num = 3) -> num?",
+         RowKernel(text.repetition_ids),
+         "The share of n-grams of tokens that occurred before; null below n tokens.", range=UNIT),
+    rule(
+        "text.overlong(n_tokens: num, max_len: num, cache: num) -> num",
+        RowKernel(text.overlong),
+        "DAPO's soft punishment of length: 0, then falling to -1 over the last `cache` tokens.",
+        range=Interval(-1, 0), cost=0, example="text.overlong(95, 100, 10)",
+    ),
+    rule("matches(text: text, pattern: pattern) -> bool", RowKernel(text.matches),
+         'Whether a pattern is found in a text: `x matches re"…"`.'),
+)  # fmt: skip
+
+CATALOG: dict[str, Rule] = {
+    row.name: row
+    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _TEXT)
+    for row in table
+}

@@ -73,11 +73,11 @@ def clamp(value: Array, lo: Array, hi: Array) -> Array:
 
 
 def minimum(*values: Array) -> Array:
-    return np.minimum.reduce(values)
+    return np.asarray(np.minimum.reduce(values))
 
 
 def maximum(*values: Array) -> Array:
-    return np.maximum.reduce(values)
+    return np.asarray(np.maximum.reduce(values))
 
 
 def within(value: Array, lo: Array, hi: Array) -> Array:
