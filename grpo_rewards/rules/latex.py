@@ -35,8 +35,8 @@ def parse(text: str) -> Tree | None:
     for char, plain in _UNICODE.items():
         text = text.replace(char, plain)
     text = _SPACING.sub(" ", text.strip().strip("$")).strip().rstrip(".")
-    if not text or len(text) > MAX_MATH_CHARS:
-        return None
+    if not text or len(text) > MAX_MATH_CHARS or re.search(r"(?<!\\)\b[A-Za-z]{5,}", text):
+        return None  # words are no algebra
     tokens = _TOKEN.findall(text)
     if len(tokens) > MAX_MATH_TOKENS:
         return None
