@@ -113,7 +113,7 @@ def _spell_const(const: Const) -> tuple[str, int]:
 
 
 def _show_float(value: float) -> str:
-    text = repr(value)
+    text = re.sub(r"e\+?(-?)0*", r"e\1", repr(value))
     return text[:-2] if text.endswith(".0") else text
 
 
