@@ -96,7 +96,7 @@ def _cut(text: str) -> list[Place]:
     first = starts[0] if starts else len(text)
     if re.sub(r"\#[^\n]*|\s", "", text[:first]):  # something stands before the first statement
         starts.insert(0, 0)
-    ends = [*starts[1:], len(text)]
+    ends = [*starts[1:], len(text)] if starts else []
     return [Place(start, end) for start, end in zip(starts, ends, strict=True)]
 
 

@@ -105,7 +105,7 @@ def _spell_const(const: Const) -> tuple[str, int]:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value], POSTFIX
     if isinstance(value, str):
-        return show_string(value), POSTFIX
+        return show_string(value, long=True), POSTFIX
     if const.spelling:
         return const.spelling, UNARY if const.spelling.startswith("-") else POSTFIX
     text = repr(value) if isinstance(value, int) else _show_float(value)
@@ -156,13 +156,15 @@ def _spell_case(args: tuple[Expr, ...]) -> str:
     return "case { " + ", ".join(arms) + " }"
 
 
-def show_string(text: str) -> str:
+def show_string(text: str, *, long: bool = False) -> str:
     r"""A string literal. A backslash stands for itself except before `"`, `\` and `x{`.
+
+    `long` allows a text with newlines to stand between three quotes.
 
     >>> print(show_string(r'\boxed{42} "x"'), show_string("a\tb"))
     "\boxed{42} \"x\"" "a\x{9}b"
     """
-    if "\n" in text and not _needs_escapes(text):
+    if long and "\n" in text and not _needs_escapes(text):
         return f'"""{text}"""'
     escaped = re.sub(r'\\(?=["\\]|x\{|$)|"', r"\\\g<0>", text)
     return '"' + re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]", _hex, escaped) + '"'

@@ -138,7 +138,7 @@ def test_python_and_text_are_two_spellings_of_one_tree() -> None:
         correct=correct,
         form=shape.credit,
         reward=gr.where(correct, 1, 0) + weight * shape.credit,
-        bounds=(0, 1.1),
+        bounds=(0, 1.2),
     )
     text = """
     input completion: chat

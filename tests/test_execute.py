@@ -123,7 +123,7 @@ def test_logic_absorbs_errors_and_arithmetic_does_not() -> None:
 
 
 def test_a_completion_over_the_limit_gets_the_lowest_value_unless_the_policy_says_else() -> None:
-    text = "input completion: chat\nscore s in -1..1 = clamp(text.length(completion), -1, 1)\n"
+    text = "input completion: chat\nscore s in -1..1 = clamp(text.length(completion) - 5, -1, 1)\n"
     text += "reward in -1..1 = s\npolicy {{ limit chars 5 {} }}"
     assert gr.loads(text.format(""))(completion=["x" * 9]).reward[0] == -1
     assert gr.loads(text.format("on error -> 0"))(completion=["x" * 9]).reward[0] == 0

@@ -14,8 +14,8 @@ from fractions import Fraction
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS
 from grpo_rewards.rules import extract
-from grpo_rewards.rules.latex import Tree, Unreadable, parse, to_sympy
-from grpo_rewards.rules.numbers import exact
+from grpo_rewards.rules.algebra import Tree, Unreadable, parse, to_sympy
+from grpo_rewards.rules.decimals import exact
 
 
 @dataclass(frozen=True, slots=True)

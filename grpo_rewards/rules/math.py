@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from grpo_rewards.rules.numbers import exact
+from grpo_rewards.rules.decimals import exact
 
 
 def number(text: str) -> Fraction | None:
