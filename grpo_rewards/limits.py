@@ -28,7 +28,9 @@ MAX_WORKER_MB = 1_024  # address space of one; SymPy itself needs about a tenth
 # Formats.
 MAX_GRAMMAR_CHARS = 16_000  # a page of grammar; more is generated, or hostile
 MAX_GRAMMAR_RULES = 200
-MAX_JSON_DEPTH = 20_000  # brackets of one kind in a text that is parsed as JSON
+MAX_GRAMMAR_STATES = 2_000  # counted repeats multiply them; a table of 375 takes half a second
+MAX_EARLEY_CHARS = 4_000  # Earley reads some 5,000 characters a second
+MAX_JSON_CHARS = 200_000  # a validator visits every value: about a second
 MAX_PATTERN_CHARS = 2_000
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
 MAX_NUMBER_CHARS = 1_000  # digits of a number that is read exactly
@@ -38,3 +40,11 @@ MAX_MATH_CHARS = 2_000  # an answer, not a solution
 MAX_MATH_TOKENS = 500
 MAX_MATH_DEPTH = 40  # levels of brackets that the reader recurses into
 MAX_EXPONENT = 1_000  # larger powers and factorials of numbers are not computed
+
+# What a mathematical answer may be (rules/latex.py and what stands on it).
+MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
+MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
+MAX_MATH_DEPTH = 64  # brackets in brackets; honest answers stay below 10
+MAX_TREE_DEPTH = 120  # every walk over a tree recurses, Python allows 1,000 frames
+MAX_NUMBER_DIGITS = 1_000  # of one number inside an expression; Fractions stay small
+MAX_PLAIN_DIGITS = 1_000_000  # of a number alone, compared as a string of digits

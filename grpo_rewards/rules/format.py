@@ -2,6 +2,7 @@
 
 `compile_format` turns a grammar, schema, pattern or list of tags into a frozen `Format`;
 `Format.match` tells whether a text has the shape, how far it got, and where its parts are.
+The tables of a grammar run in lalr.py, partial credit is in credit.py, JSON Schema in schema.py.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ import functools
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from grpo_rewards.columns import Span
+from grpo_rewards.columns import Span, Status
 from grpo_rewards.errors import Severity
-from grpo_rewards.limits import MAX_GRAMMAR_CHARS, MAX_GRAMMAR_RULES, MAX_JSON_DEPTH
+from grpo_rewards.limits import (
+    MAX_EARLEY_CHARS,
+    MAX_GRAMMAR_CHARS,
+    MAX_GRAMMAR_RULES,
+    MAX_GRAMMAR_STATES,
+    MAX_JSON_CHARS,
+)
+from grpo_rewards.rules import credit, lalr, schema, terminals
 
 
 class FormatError(Exception):
@@ -24,6 +32,9 @@ class FormatError(Exception):
     def __init__(self, message: str, offset: int = 0, hint: str = "") -> None:
         super().__init__(message)
         self.message, self.offset, self.hint = message, offset, hint
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
+        return type(self), (self.message, self.offset, self.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +57,25 @@ class Failure:
     column: int
     expected: tuple[str, ...]
 
+    @staticmethod
+    def of(text: str, offset: int, expected: tuple[str, ...]) -> Failure:
+        """The failure at an offset, kept inside the text."""
+        offset = min(max(offset, 0), len(text))
+        line = text.count("\n", 0, offset) + 1
+        return Failure(offset, line, offset - text.rfind("\n", 0, offset), expected)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """`ok`: the whole text has the shape. `credit` in 0..1 tells how much of it, 1 only if ok.
-    `captures` maps rule names to their spans in order, and is empty unless ok."""
+    `captures` maps rule names to their spans in order, and is empty unless ok. `status` is
+    TOO_LARGE where a limit kept the text from being read."""
 
     ok: bool
     credit: float
     captures: dict[str, tuple[Span, ...]] = field(default_factory=dict)
     at: Failure | None = None
+    status: Status = Status.OK
 
     def capture(self, name: str, index: int = -1) -> Span | None:
         """One capture of a rule, the last by default; None where there is none."""
@@ -65,190 +85,365 @@ class Match:
 
 @dataclass(frozen=True)
 class Format:
-    """A compiled format. Equal, hashable and picklable by what it says."""
+    """A compiled format. Equal, hashable and picklable by what it says.
+
+    `needs_deadline`: nothing shows that every text is read in linear time, so a match belongs into
+    a worker that can be stopped.
+
+    >>> think = tags("think", "answer")
+    >>> match = think.match("<think>6 * 7</think><answer>42</answer>")
+    >>> match.ok, match.credit, match.capture("answer")
+    (True, 1.0, '42')
+    >>> match = think.match("<think>6 * 7")
+    >>> match.ok, match.credit, match.at.expected
+    (False, 0.25, ('"</think>"',))
+    """
 
     name: str
     kind: str
     body: str
     options: tuple[tuple[str, Any], ...]
-    captures: tuple[str, ...] = ()
+    captures: tuple[str, ...] = field(default=(), compare=False)
     lints: tuple[Lint, ...] = field(default=(), compare=False)
+    needs_deadline: bool = field(default=False, compare=False)
 
     @property
     def identity(self) -> str:
         """What a content hash needs to know; the name is no part of it."""
         text = json.dumps([self.kind, self.body, list(self.options)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def match(self, text: str, *, partial_max: float = 0.5) -> Match:
         """How a text fits, `credit` capped at `partial_max` unless it fits as a whole."""
-        prefix = dict(self.options).get("prefix", "")
-        return _ENGINES[self.kind](self, text, str(prefix), partial_max)
+        options = dict(self.options)
+        return _ENGINES[options.get("engine", self.kind)](
+            self, text, options.get("prefix", ""), partial_max
+        )
+
+
+def compile_format(
+    name: str, kind: str, body: str, *, prefix: str = "", engine: str = "lalr"
+) -> Format:
+    """A format of kind lark, json, re (body: pattern, newline, flags) or tags (names).
+
+    `prefix` is text that the chat template opened the completion with. `engine="earley"` is for
+    ambiguous Lark grammars: slow, for short texts, without partial credit. FormatError where the
+    body cannot be compiled.
+    """
+    if not isinstance(prefix, str):
+        raise FormatError("the prefix is a text")
+    if engine not in ("lalr", "earley"):
+        raise FormatError(f"no engine `{engine}`", 0, "there are lalr and earley")
+    if engine != "lalr" and kind != "lark":
+        raise FormatError("only a lark format takes an engine")
+    options: dict[str, str] = {"prefix": prefix} if prefix else {}
+    if engine != "lalr":
+        options["engine"] = engine
+    return _compiled(name, kind, body, tuple(options.items()))
+
+
+def compile_lark(name: str, grammar: str, *, engine: str = "lalr", prefix: str = "") -> Format:
+    """A format by a Lark grammar."""
+    return compile_format(name, "lark", grammar, prefix=prefix, engine=engine)
+
+
+def compile_json(name: str, schema_text: str) -> Format:
+    """A format by a JSON Schema; its captures are the schema's top-level properties."""
+    return compile_format(name, "json", schema_text)
+
+
+def compile_regex(name: str, pattern: str, flags: str = "") -> Format:
+    """A format by an RE2 pattern that matches the whole text; its captures are named groups."""
+    return compile_format(name, "re", f"{pattern}\n{flags}")
+
+
+def tags(*names: str, prefix: str = "") -> Format:
+    """`<a>…</a> <b>…</b>` in this order: white space between, none of these tags and no empty text
+    inside, nothing else around.
+
+    >>> tags("think", "answer").match("<think> </think><answer>4</answer>").ok
+    False
+    """
+    return compile_format("tags", "tags", " ".join(names), prefix=prefix)
 
 
 @functools.lru_cache(maxsize=256)
 def _compiled(name: str, kind: str, body: str, options: tuple[tuple[str, Any], ...]) -> Format:
+    if kind == "lark" and dict(options).get("engine") == "earley":
+        parser = _lark(body, "earley")
+        rules = {str(rule.origin.name) for rule in parser.rules} - {"start"}
+        shown = tuple(sorted(rule for rule in rules if re.fullmatch(r"[a-z][a-z0-9_]*", rule)))
+        return Format(name, kind, body, options, shown, _ignore_lints(body), True)
     if kind == "lark":
-        _, captures = _lark(body)
-        return Format(name, kind, body, options, captures, _lark_lints(body))
+        machine, _ = _machine(body)
+        lints = _lark_lints(body, machine)
+        return Format(name, kind, body, options, machine.captures, lints, machine.needs_deadline)
     if kind == "json":
-        _schema(body)
-        return Format(name, kind, body, options)
+        try:
+            schema.compile_schema(body)
+        except schema.SchemaError as error:
+            raise FormatError(error.message, error.offset) from None
+        names_of = schema.properties(body)
+        return Format(name, kind, body, options, names_of, (), schema.refers(body))
     if kind == "re":
         return Format(name, kind, body, options, tuple(_regex(body).groupindex))
-    names = tuple(body.split())
-    if not names or not all(re.fullmatch(r"[A-Za-z_]\w*", tag) for tag in names):
-        raise FormatError('tags are names: tags("think", "answer")')
-    if len(set(names)) < len(names):
-        raise FormatError("a tag stands twice")
-    _lark(_tags_grammar(names))
-    return Format(name, kind, body, options, names)
+    if kind != "tags":
+        raise FormatError(f"no kind of format `{kind}`", 0, "there are lark, json, re and tags")
+    shown = tuple(_check_tags(body))
+    machine, _ = _machine(_tags_grammar(body))
+    return Format(name, kind, body, options, shown, (), machine.needs_deadline)
 
 
-def compile_format(name: str, kind: str, body: str, *, prefix: str = "") -> Format:
-    """A format of kind lark, json, re (body: pattern, newline, flags) or tags (names).
-
-    `prefix` is text that the chat template opened the completion with. FormatError where the body
-    cannot be compiled.
-    """
-    return _compiled(name, kind, body, (("prefix", prefix),) if prefix else ())
+def _check_tags(body: str) -> list[str]:
+    names = body.split()
+    for tag in names or [""]:
+        if not re.fullmatch(r"[A-Za-z_]\w*", tag, re.ASCII) or tag == "start":
+            raise FormatError(f"`{tag}` is no tag's name", 0, 'write tags("think", "answer")')
+    twice = [tag for i, tag in enumerate(names) if tag in names[:i]]
+    if twice:
+        raise FormatError(f"the tag `{twice[0]}` stands twice")
+    return names
 
 
 # Lark grammars
 
 
 @functools.lru_cache(maxsize=64)
-def _lark(grammar: str) -> tuple[Any, tuple[str, ...]]:
-    """The parser and the names of the rules that may be captured."""
+def _machine(grammar: str) -> tuple[lalr.Machine, credit.Needs]:
+    """The tables that run a grammar, and what partial credit needs to know of it."""
+    machine = lalr.build(_lark(grammar, "lalr"))
+    return machine, credit.Needs(machine)
+
+
+@functools.lru_cache(maxsize=64)
+def _lark(grammar: str, engine: str) -> Any:
+    """The compiled grammar; FormatError with the place where Lark tells one."""
+    import interegular
     from lark import Lark
     from lark.exceptions import LarkError, UnexpectedInput
 
-    if len(grammar) > MAX_GRAMMAR_CHARS:
-        raise FormatError(f"the grammar has over {MAX_GRAMMAR_CHARS:,} characters")
-    outside = re.search(r"%import\s+(?!common\b)(\S+)", grammar)
-    if outside:
-        hint = "only `%import common.NAME` is allowed: a grammar reads no files"
-        raise FormatError(f"the grammar imports {outside[1]}", outside.start(), hint)
+    _check_grammar(grammar)
+    options = {"lexer": "contextual", "strict": True} if engine == "lalr" else {}
     try:
         parser = Lark(
             grammar,
-            parser="lalr",
-            strict=True,
-            propagate_positions=True,
+            parser=engine,
             maybe_placeholders=False,
-            import_paths=[],
+            propagate_positions=True,
+            import_paths=[_no_files],
+            **options,
         )
+        if len({str(rule.origin.name) for rule in parser.rules}) > MAX_GRAMMAR_RULES:
+            raise FormatError(f"the grammar has over {MAX_GRAMMAR_RULES} rules")
     except UnexpectedInput as error:
         raise FormatError("the grammar does not parse", error.pos_in_stream or 0) from None
-    except (LarkError, re.error, OSError, AssertionError, ValueError) as error:
-        message = " ".join(str(error).split())[:200]
-        raise FormatError(message or "the grammar cannot be compiled") from None
-    names = {str(rule.origin.name) for rule in parser.rules}
-    if len(names) > MAX_GRAMMAR_RULES:
+    except interegular.Unsupported:
+        hint = "strict mode cannot compare it with the others; leave out back-references"
+        raise FormatError("a terminal's regular expression cannot be checked", 0, hint) from None
+    except (
+        LarkError, re.error, interegular.InvalidSyntax, OSError, AssertionError, ValueError,
+        KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError,
+    ) as error:  # Lark meets a broken grammar with all of these  # fmt: skip
+        raise _lark_error(grammar, str(error)) from None
+    return parser
+
+
+def _lark_error(grammar: str, message: str) -> FormatError:
+    """Lark's message in one line, its place as an offset."""
+    place = re.search(r"line (\d+),? col(?:umn)? (\d+)", message)
+    offset = 0
+    if place:
+        lines = grammar.splitlines(keepends=True)[: int(place[1]) - 1]
+        offset = min(sum(map(len, lines)) + int(place[2]) - 1, len(grammar))
+    else:
+        for name in re.findall(r"[A-Za-z_]\w+", message):
+            found = re.search(rf"^\s*[?!]?{name}\b", grammar, re.MULTILINE)
+            if found:
+                offset = found.end() - len(name)
+                break
+    hint = ""
+    if "Collision" in message or "collision" in message:
+        hint = "two terminals or rules fit the same text: say in the grammar which one is meant"
+    if "conflict" in message:
+        hint = "the grammar is ambiguous after one terminal: merge the rules that begin alike"
+    return FormatError(
+        " ".join(message.split())[:200] or "the grammar cannot be compiled", offset, hint
+    )
+
+
+def _no_files(_base: str | None, path: str) -> tuple[str, str]:
+    """Lark's loader for everything outside its own library: there is nothing."""
+    raise OSError(f"a grammar reads no files: {path}")
+
+
+_STRINGS = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?!/)(?:[^/\\\n]|\\.)+/|//[^\n]*|#[^\n]*')
+
+
+def _check_grammar(grammar: str) -> None:
+    """Refuse what is too large to compile, and what would read files."""
+    if len(grammar) > MAX_GRAMMAR_CHARS:
+        raise FormatError(f"the grammar has over {MAX_GRAMMAR_CHARS:,} characters")
+    bare = _STRINGS.sub(lambda found: " " * len(found[0]), grammar)
+    if bare.count(":") > MAX_GRAMMAR_RULES * 2:
         raise FormatError(f"the grammar has over {MAX_GRAMMAR_RULES} rules")
-    shown = sorted(name for name in names if not name.startswith("_") and name != "start")
-    return parser, tuple(shown)
+    for found in re.finditer(r"%\s*import\s*([^\s(]*)", bare):
+        if found[1] != "common" and not found[1].startswith("common."):
+            hint = "only `%import common.NAME` is allowed: a grammar reads no files"
+            raise FormatError(f"the grammar imports {found[1]}", found.start(), hint)
+    for found in re.finditer(r"~\s*(\d+)(?:\s*\.\.\s*(\d+))?", bare):
+        if max(int(found[1][:9]), int((found[2] or "0")[:9])) > MAX_GRAMMAR_STATES // 20:
+            raise FormatError("so many repeats make a grammar too large", found.start())
+    for found in _STRINGS.finditer(grammar):
+        pattern = found[0]
+        if pattern.startswith("/") and not pattern.startswith("//"):
+            _check_pattern(pattern[1:-1], found.start())
 
 
-def _lark_lints(grammar: str) -> tuple[Lint, ...]:
-    ignored = re.search(r"^\s*%ignore\b", grammar, re.MULTILINE)
-    lints = []
-    if ignored:
-        hint = "name what may stand between, where it may stand"
-        message = "`%ignore` accepts text anywhere in silence"
-        lints.append(Lint("W20", message, ignored.start(), hint))
-    nested = re.search(r"/[^/\n]*\([^()\n]*[+*]\)[+*][^/\n]*/", grammar)
-    if nested:
-        hint = "unroll it: (?:[^<]+|<(?!tag))+ cannot backtrack"
-        lints.append(Lint("W21", "nested quantifiers may backtrack", nested.start(), hint))
+def _check_pattern(pattern: str, offset: int) -> None:
+    try:
+        if terminals.explodes(pattern):
+            message = "a counted repeat makes this terminal too costly to check"
+            raise FormatError(message, offset, "write `+` or `*` and count elsewhere")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise FormatError(f"not a regular expression: {error}", offset) from None
+
+
+def _ignore_lints(grammar: str) -> tuple[Lint, ...]:
+    ignored = re.search(r"^[ \t]*%ignore\b", grammar, re.MULTILINE)
+    if not ignored:
+        return ()
+    hint = "name what may stand between, where it may stand"
+    return (Lint("W20", "`%ignore` accepts text anywhere in silence", ignored.start(), hint),)
+
+
+_LAZY = re.compile(r"[+*}]\?/$")  # stops at once: nothing follows inside the terminal
+_ANY = re.compile(r"\.[+*]/[imlux]*s|\[\\s\\S\][+*]/")  # runs to the end of the text
+
+
+def _lark_lints(grammar: str, machine: lalr.Machine) -> tuple[Lint, ...]:
+    lints = list(_ignore_lints(grammar))
+    for name, cost in machine.risky:
+        found = re.search(rf"^[ \t]*{re.escape(name)}\b", grammar, re.MULTILINE)
+        offset = found.end() - len(name) if found else 0
+        hint = r"unroll it: (?:[^<]+|<(?!tag))+ cannot backtrack"
+        if cost is terminals.Cost.EXPONENTIAL:
+            message = f"nested quantifiers in {name} may backtrack without end"
+        else:
+            message = f"quantifiers in {name} share their characters and may backtrack"
+        lints.append(Lint("W21", message, offset, hint))
+    for found in _STRINGS.finditer(grammar):
+        after = grammar[found.end() : found.end() + 6]
+        if found[0][0] == "/" and (_LAZY.search(found[0]) or _ANY.search(found[0] + after)):
+            message = "a terminal does not stop where the next one begins"
+            hint = r"the lexer does not backtrack: write (?:[^<]+|<(?!\/answer>))+"
+            lints.append(Lint("W22", message, found.start(), hint))
     return tuple(lints)
 
 
 def _match_lark(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
-    return _parse(_lark(fmt.body)[0], text, prefix, partial_max)
+    return _run(fmt.body, text, prefix, partial_max)
 
 
 def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
-    parser, _ = _lark(_tags_grammar(tuple(fmt.body.split())))
-    return _parse(parser, text, prefix, partial_max)
+    match = _run(_tags_grammar(fmt.body), text, prefix, partial_max)
+    if not match.ok:
+        return match
+    names = fmt.body.split()
+    captures = {name: match.captures[f"part{i}"] for i, name in enumerate(names)}
+    return replace(match, captures=captures)
 
 
-def _tags_grammar(names: tuple[str, ...]) -> str:
-    """`<a>…</a> <b>…</b>` with white space between, and none of these tags inside."""
-    parts = " ".join(f'"<{name}>" {name} "</{name}>" WS?' for name in names)
-    rules = "\n".join(f"{name}: TEXT" for name in names)
-    inside = "|".join(names)
-    terminal = rf"TEXT: /(?:[^<]+|<(?!\/?(?:{inside})>))+/"
+@functools.lru_cache(maxsize=256)
+def _tags_grammar(body: str) -> str:
+    """`<a>…</a> <b>…</b>` with white space between; inside, none of these tags, not only blanks."""
+    names = body.split()
+    parts = " ".join(f'"<{name}>" part{i} "</{name}>" WS?' for i, name in enumerate(names))
+    rules = "\n".join(f"part{i}: TEXT" for i in range(len(names)))
+    text = rf"<(?!\/?(?:{'|'.join(names)})>)"
+    terminal = rf"TEXT: /\s*(?:[^<\s]|{text})(?:[^<]+|{text})*/"
     return f"start: WS? {parts}\n{rules}\n{terminal}\nWS: /\\s+/\n"
 
 
-def _parse(parser: Any, text: str, prefix: str, partial_max: float) -> Match:
-    from lark import UnexpectedInput
+def _run(grammar: str, text: str, prefix: str, partial_max: float) -> Match:
+    machine, needs = _machine(grammar)
+    whole = prefix + text if prefix else text
+    found = lalr.parse(machine, whole)
+    skipped = len(prefix)
+    if isinstance(found, lalr.Failed):
+        partial = min(max(credit.grade(needs, whole), 0.0), partial_max)
+        return Match(False, partial, {}, Failure.of(text, found.pos - skipped, found.expected))
+    return Match(True, 1.0, _spans(found, text, skipped))
+
+
+def _spans(found: lalr.Captured, text: str, skipped: int) -> dict[str, tuple[Span, ...]]:
+    """Captures by name, in the order in which they begin, outer before inner."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for name, start, end in found:
+        spans.setdefault(name, []).append((max(start - skipped, 0), -max(end - skipped, 0)))
+    return {
+        name: tuple(Span.cut(text, start, -end) for start, end in sorted(places))
+        for name, places in spans.items()
+    }
+
+
+def _match_earley(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
+    from lark import Tree, UnexpectedInput
 
     whole = prefix + text
+    if len(whole) > MAX_EARLEY_CHARS:
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
     try:
-        tree = parser.parse(whole)
+        tree = _lark(fmt.body, "earley").parse(whole)
     except UnexpectedInput as error:
-        return _partial(parser, whole, len(prefix), error, partial_max)
-    captures: dict[str, list[Span]] = {}
-    stack = [tree]
-    while stack:
-        node = stack.pop()
+        offset = error.pos_in_stream
+        names = getattr(error, "allowed", None) or getattr(error, "expected", None) or ()
+        at = len(whole) if offset is None or offset < 0 else offset
+        return Match(False, 0.0, {}, Failure.of(text, at - len(prefix), tuple(sorted(names))))
+    except RecursionError:
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
+    found: lalr.Captured = []
+    queue = [tree]
+    while queue:
+        node = queue.pop()
+        queue += [child for child in node.children if isinstance(child, Tree)]
         if not node.meta.empty:
-            start = max(node.meta.start_pos - len(prefix), 0)
-            end = max(node.meta.end_pos - len(prefix), start)
-            captures.setdefault(str(node.data), []).append(Span.cut(text, start, end))
-        stack.extend(child for child in reversed(node.children) if hasattr(child, "data"))
-    return Match(True, 1.0, {name: tuple(spans) for name, spans in captures.items()})
-
-
-def _partial(parser: Any, whole: str, skipped: int, error: Any, partial_max: float) -> Match:
-    """Credit for a text that left its format: literals accepted over those and the ones left."""
-    literals = [t for t in parser.terminals if t.pattern.type == "str"]
-    found = min(error.pos_in_stream or 0, len(whole))
-    accepted = sum(1 for t in literals if t.pattern.value in whole[:found])
-    credit = partial_max * accepted / max(len(literals), 1)
-    offset = max(found - skipped, 0)
-    before = whole[skipped:found]
-    expected = getattr(error, "accepts", None) or getattr(error, "expected", None) or ()
-    failure = Failure(
-        offset,
-        before.count("\n") + 1,
-        len(before) - (before.rfind("\n") + 1) + 1,
-        tuple(sorted(map(str, expected))),
-    )
-    return Match(False, min(credit, partial_max), {}, failure)
+            found.append((str(node.data), node.meta.start_pos, node.meta.end_pos))
+    return Match(True, 1.0, _spans(found, text, len(prefix)))
 
 
 # JSON schemas and patterns
 
 
-@functools.lru_cache(maxsize=64)
-def _schema(body: str) -> Any:
-    import jsonschema
-
-    try:
-        schema = json.loads(body)
-        cls = jsonschema.validators.validator_for(schema)
-        cls.check_schema(schema)
-    except json.JSONDecodeError as error:
-        raise FormatError(f"the schema is not JSON: {error.msg}", error.pos) from None
-    except (jsonschema.SchemaError, RecursionError) as error:
-        raise FormatError(f"not a JSON Schema: {getattr(error, 'message', error)}") from None
-    return cls(schema)
-
-
 def _match_json(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
     whole = prefix + text
-    depth = max(whole.count("["), whole.count("{"))
-    if depth > MAX_JSON_DEPTH:
-        return Match(False, 0.0, {}, Failure(0, 1, 1, ("less nesting",)))
+    if len(whole) > MAX_JSON_CHARS:
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
+    validator = schema.compile_schema(fmt.body)
     try:
-        value = json.loads(whole)
-    except (ValueError, RecursionError):
-        return Match(False, 0.0, {}, Failure(0, 1, 1, ("JSON",)))
-    ok = not any(True for _ in _schema(fmt.body).iter_errors(value))
-    return Match(ok, 1.0 if ok else partial_max)
+        value = json.loads(whole, parse_constant=_no_constant)
+        if validator.is_valid(value):
+            return Match(True, 1.0, _properties(fmt, whole, text, len(prefix)))
+        partial = min(schema.satisfied(validator, value), partial_max)
+        error = next(validator.iter_errors(value))
+        return Match(
+            False, partial, {}, Failure.of(text, 0, (" ".join(error.message[:200].split()),))
+        )
+    except json.JSONDecodeError as error:
+        return Match(False, 0.0, {}, Failure.of(text, error.pos - len(prefix), ("JSON",)))
+    except RecursionError:
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
+    except (ValueError, OverflowError):  # a number of thousands of digits, or NaN
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("a number",)))
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _properties(fmt: Format, whole: str, text: str, skipped: int) -> dict[str, tuple[Span, ...]]:
+    places = schema.value_spans(whole)
+    found = [(name, *places[name]) for name in fmt.captures if name in places]
+    return _spans(found, text, skipped)
 
 
 @functools.lru_cache(maxsize=256)
@@ -263,25 +458,21 @@ def _regex(body: str) -> Any:
         raise FormatError(str(error), 0, hint) from None
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _match_regex(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
-    whole = prefix + text
-    try:
-        found = _regex(fmt.body).fullmatch(whole)
-    except UnicodeError:  # a lone surrogate
-        found = None
+    whole = _SURROGATE.sub("\ufffd", prefix + text)  # RE2 reads UTF-8, which has none
+    found = _regex(fmt.body).fullmatch(whole)
     if found is None:
-        return Match(False, 0.0, {}, Failure(0, 1, 1, ("the pattern",)))
-    captures = {}
-    for name in fmt.captures:
-        start, end = found.span(name)
-        if start >= 0:
-            start, end = max(start - len(prefix), 0), max(end - len(prefix), 0)
-            captures[name] = (Span.cut(text, start, end),)
-    return Match(True, 1.0, captures)
+        return Match(False, 0.0, {}, Failure.of(text, 0, ("the pattern",)))
+    places = [(name, *found.span(group)) for name, group in _regex(fmt.body).groupindex.items()]
+    return Match(True, 1.0, _spans([p for p in places if p[1] >= 0], text, len(prefix)))
 
 
 _ENGINES = {
     "lark": _match_lark,
+    "earley": _match_earley,
     "tags": _match_tags,
     "json": _match_json,
     "re": _match_regex,

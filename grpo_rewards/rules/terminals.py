@@ -116,7 +116,7 @@ class _Ambiguity:
                     self.visit(part, after, fails, in_loop)
 
     def _repeat(self, av: Any, after: frozenset[int], fails: bool, in_loop: bool) -> None:
-        low, high, body = av
+        _, high, body = av
         nodes = list(body)
         begins, nullable = _first(nodes)
         unbounded = high >= _UNBOUNDED
@@ -224,7 +224,7 @@ def _class(items: Sequence[Node]) -> frozenset[int]:
         elif name == "LITERAL":
             found |= {av} if negated and av < 128 else set() if negated else _cases(av)
         elif name == "RANGE":
-            found |= {code for code in range(av[0], min(av[1], 127) + 1)}
+            found |= set(range(av[0], min(av[1], 127) + 1))
             if av[1] > 127 and not negated:
                 found.add(_OTHER)
         elif name == "CATEGORY":
