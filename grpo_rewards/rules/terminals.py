@@ -105,6 +105,7 @@ class _Ambiguity:
             fails = may_fail or _can_fail(rest)
             name = str(op)
             if name in _REPEATS:
+                self.loose += _two_repeats(_first(list(av[2]))[0], rest) if fails else 0
                 self._repeat(av, after, fails, in_loop)
             elif name in ("ASSERT", "ASSERT_NOT"):
                 self.lookaround |= in_loop and _far(list(av[1]), True)
@@ -125,6 +126,17 @@ class _Ambiguity:
             self.loose += 1
             self.nested |= in_loop
         self.visit(nodes, begins | after, fails, in_loop or (unbounded and fails))
+
+
+def _two_repeats(begins: frozenset[int], rest: Sequence[Node]) -> bool:
+    """Whether the next thing is an unbounded repeat over the same characters: `\\s*\\s*`."""
+    for op, av in rest:
+        own, nullable = _first([(op, av)])
+        if str(op) in _REPEATS and av[1] >= _UNBOUNDED and own & begins:
+            return True
+        if not nullable:
+            return False
+    return False
 
 
 def _parts(op: Any, av: Any) -> list[Sequence[Node]]:
