@@ -57,6 +57,9 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
     wanted = " or ".join(f"`{source}`" for source in spec.names)
     close = difflib.get_close_matches(spec.name, list(columns), n=1)
     hint = f"did you mean `{close[0]}`? " if close else ""
+    if spec.level == Level.CONST:
+        message = f"the ruleset is scheduled: its scores depend on `{spec.name}`"
+        raise BatchError(f"{message}\n  hint: pass {spec.name}=100, or --{spec.name} 100 for files")
     raise BatchError(
         f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}"
         f"\n  hint: {hint}pass {spec.name}=[…], or --map {spec.name}=COLUMN for files"

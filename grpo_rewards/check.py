@@ -27,7 +27,12 @@ ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
 ERRORS = ("error", "timeout", "too_large", "failed")
 
 #: Statements of the language that this version refuses, with the reason.
-NOT_BUILT: dict[type[x.Statement], str] = {}
+NOT_BUILT: dict[type[x.Statement], str] = {
+    x.Import: "`import` is not built yet",
+    x.Extern: "`extern` is not built yet; in Python, compute the column and pass it as an input",
+    x.Attack: "`attack` blocks are not built yet",
+    x.Check: "`check` statements are not built yet",
+}
 
 
 def check(

@@ -267,7 +267,9 @@ class Lowering:
             hint = _rules_like(expr.function)
             if function is not None:
                 hint = "it is a value, not a function"
-            raise Problem("N08", f"unknown rule `{expr.function}`", expr.place, hint)
+            start = expr.place.start
+            place = expr.place if expr.piped else Place(start, start + len(expr.function))
+            raise Problem("N08", f"unknown rule `{expr.function}`", place, hint)
         return self._bind(CATALOG[expr.function], expr)
 
     def _if(self, expr: x.Call) -> int:

@@ -157,7 +157,7 @@ def test_python_and_text_are_two_spellings_of_one_tree() -> None:
 
 
 def test_an_expression_is_not_a_truth() -> None:
-    with pytest.raises(TypeError, match="use & | ~"):
+    with pytest.raises(TypeError, match=r"use & \| ~"):
         bool(gr.gold == "x")
     assert str((gr.col("a", "num") > 1) & ~gr.truncated) == "a > 1 and not truncated"
 
@@ -165,7 +165,7 @@ def test_an_expression_is_not_a_truth() -> None:
 def test_params_are_set_from_outside_within_their_range() -> None:
     text = "param w: num in 0..1 = 0.5\nreward in 0..1 = w"
     assert gr.loads(text, params={"w": "0.25"})(x=[1]).reward[0] == 0.25
-    with pytest.raises(gr.RulesetError, match="outside 0..1"):
+    with pytest.raises(gr.RulesetError, match=r"outside 0\.\.1"):
         gr.loads(text, params={"w": 2})
     with pytest.raises(gr.RulesetError, match="no param `v`"):
         gr.loads(text, params={"v": 2})

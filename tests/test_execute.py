@@ -1,4 +1,4 @@
-"""Laws of scoring: the compiled plan says of every row what a plain interpreter says of it alone."""
+"""Laws of scoring: the plan says of every row what a plain interpreter says of it alone."""
 
 from __future__ import annotations
 
