@@ -52,17 +52,10 @@ def test_scores_stand_behind_the_inputs_own_columns(
     if ending == "parquet":
         frame = pd.read_parquet(out)
     else:
-        opened = gzip.open(out, "rt") if ending.endswith("gz") else out.open()
-        with opened as file:
-            frame = pd.DataFrame([json.loads(line) for line in file])
-    assert list(frame.columns)[:6] == [
-        "id",
-        "completion",
-        "answer",
-        "correct",
-        "answered",
-        "reward",
-    ]
+        text = gzip.decompress(out.read_bytes()) if ending.endswith("gz") else out.read_bytes()
+        frame = pd.DataFrame([json.loads(line) for line in text.splitlines()])
+    names = ["id", "completion", "answer", "correct", "answered", "reward"]
+    assert list(frame.columns)[:6] == names
     assert frame["reward"].fillna(-1).tolist() == [1, 0, -1, 0]
     assert frame["correct_status"].tolist() == ["ok", "ok", "missing", "missing"]
     assert "4 rows" in result.stdout and "correct" in result.stdout
