@@ -64,9 +64,14 @@ def group_std(reward: Tensor, *, ddof: int = 1) -> Tensor:
 
 
 def centered(reward: Tensor) -> Tensor:
-    """r − mean, with ties and nulls exactly 0: what most methods start from."""
-    keep = has_signal(reward).unsqueeze(-1) & valid_rows(reward)
-    return (reward - group_mean(reward)).masked_fill(~keep, 0)
+    """r − mean, with ties and nulls exactly 0: what most methods start from.
+
+    Centered twice: the second time takes away the rounding error of the first mean.
+    """
+    valid = valid_rows(reward)
+    delta = reward - group_mean(reward)
+    delta = delta - group_mean(delta)
+    return delta.masked_fill(~(has_signal(reward).unsqueeze(-1) & valid), 0)
 
 
 def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:

@@ -1,9 +1,9 @@
 """hidden states → logprobs and entropy, without ever holding [T, V].
 
-The head is the largest tensor of a step: 8 × 1,024 tokens over a vocabulary of 150,000 are 4.6 GiB in
-fp32, three times over in a naive backward. Here tokens pass in chunks; each chunk's logits are made
-in the head's own precision, read in fp32 and dropped; the backward pass makes them again. Small heads
-(all logits together under `KEEP_BYTES`) keep them, which saves that second product.
+The head is the largest tensor of a step: 8 × 1,024 tokens over a vocabulary of 150,000 are 4.6 GiB
+in fp32, three times over in a naive backward. Here tokens pass in chunks; each chunk's logits are
+made, read in fp32 and dropped; the backward pass makes them again. Small heads (all logits together
+under `KEEP_BYTES`) keep them, which saves that second product.
 """
 
 from __future__ import annotations
@@ -59,6 +59,23 @@ class Support:
     ids: Tensor  # [K] int64
     start: Tensor  # [N + 1] int64
 
+    def pick(self, token: Tensor) -> Support:
+        """The support of some tokens, in that order."""
+        start, stop = self.start[token.cpu()], self.start[token.cpu() + 1]
+        pieces = [self.ids[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
+        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), stop - start])
+        return Support(torch.cat(pieces) if pieces else self.ids[:0], sizes.cumsum(0))
+
+    @staticmethod
+    def join(parts: list[Support]) -> Support:
+        """One after another."""
+        sizes = [torch.zeros(1, dtype=torch.int64)] + [part.start.diff() for part in parts]
+        return Support(torch.cat([part.ids for part in parts]), torch.cat(sizes).cumsum(0))
+
+    def to(self, device: torch.device) -> Support:
+        """The same on another device."""
+        return Support(self.ids.to(device), self.start.to(device))
+
     def mask(self, begin: int, end: int, vocab: int) -> Tensor:
         """Kept tokens of rows begin … end−1: bool [end−begin, V]. A token without ids keeps all."""
         start = self.start[begin : end + 1]
@@ -85,10 +102,10 @@ def sampled_logprobs(
     >>> float(logprobs.exp().round(decimals=4)), float(entropy.round(decimals=4))
     (0.33329999446868896, 1.0986000299453735)
     """
-    logprobs, entropy = _HeadFunction.apply(
+    out: tuple[Tensor, Tensor] = _HeadFunction.apply(  # type: ignore[no-untyped-call]  # torch's
         hidden, head.weight, head.bias, target, head, temperature, support
     )
-    return logprobs, entropy
+    return out
 
 
 def _normalised(

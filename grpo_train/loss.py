@@ -114,7 +114,8 @@ def cispo(tokens: Tokens, clip: Clip) -> Tensor:
 
 def sapo(tokens: Tokens, clip: Clip) -> Tensor:
     """A sigmoid gate around ρ = 1, sharper where A < 0."""
-    tau = torch.where(tokens.advantage > 0, clip.tau_pos, clip.tau_neg)
+    tau = torch.full_like(tokens.advantage, clip.tau_neg)
+    tau[tokens.advantage > 0] = clip.tau_pos
     gate = torch.sigmoid(tau * (tokens.log_ratio.exp() - 1))
     return -4 / tau * gate * tokens.advantage
 
@@ -147,16 +148,16 @@ def row_weights(
     """
     valid = valid & (length > 0)
     n = length.to(torch.float64) * valid
-    rows = valid.sum().clamp(min=1)
+    rows = valid.sum().clamp(min=1).to(n)  # float64: integers would divide into fp32
     if how == "token":
         weight = (1 / n.sum().clamp(min=1)).expand_as(n)
     elif how == "sequence":
         weight = 1 / (rows * n.clamp(min=1))
     elif how == "constant":
-        weight = (1 / (rows * max(max_length, 1))).to(n).expand_as(n)
+        weight = (1 / (rows * max(max_length, 1))).expand_as(n)
     else:
         group = n.view(-1, group_size).sum(dim=-1)
-        prompts = (group > 0).sum().clamp(min=1)
+        prompts = (group > 0).sum().clamp(min=1).to(n)
         weight = (1 / (prompts * group.clamp(min=1))).repeat_interleave(group_size)
     return weight * valid
 

@@ -1,12 +1,12 @@
 """rollouts → micro-batches under a token budget, each prompt computed once for its group.
 
 A tree is one row `[prompt | c1 | c2 | … | cG]`: a completion sees the prompt and itself, never its
-siblings, and its positions go on from the prompt's. So the prompt is computed once instead of G times,
-nothing is padded to the longest completion, and the logprobs are those of separate rows (tests: to
-1e-6, gradients to 1e-5). The last token of a completion is predicted but never fed.
+siblings, and its positions go on from the prompt's. So the prompt is computed once instead of G
+times, nothing is padded to the longest completion, and the logprobs are those of separate rows. The
+last token of a completion is predicted but never fed.
 
-A completion is never cut; a tree that exceeds the budget is split between completions, and each part
-repeats the prompt.
+A completion is never cut; a tree that exceeds the budget is split between completions, and each
+part repeats the prompt.
 """
 
 from __future__ import annotations
@@ -148,13 +148,5 @@ def batch_logprobs(
         batch.target,
         policy.head,
         temperature=temperature,
-        support=None if support is None else _select(support, batch.token),
+        support=None if support is None else support.pick(batch.token).to(policy.device),
     )
-
-
-def _select(support: Support, token: Tensor) -> Support:
-    """The support of some tokens."""
-    start, stop = support.start[token], support.start[token + 1]
-    pieces = [support.ids[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
-    sizes = torch.cat([torch.zeros(1, dtype=torch.int64, device=start.device), stop - start])
-    return Support(torch.cat(pieces) if pieces else support.ids[:0], sizes.cumsum(0))

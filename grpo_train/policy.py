@@ -1,9 +1,9 @@
 """The policy: a causal language model, its tokenizer, and how the rest of the package reads them.
 
-Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output layer is
-read as a `Head`, and attention is told what it may see by a 4-D mask. The one copy of the weights both
-trains and samples; masters stay fp32 (bf16 autocast on CUDA), because a bf16 copy would round the
-update away: at lr 1e-6 98% of a matrix does not move.
+Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
+layer is read as a `Head`, and a 4-D mask says what a token may see. The one copy of the weights
+both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because a bf16 copy would round
+the update away: at lr 1e-6 98% of a matrix does not move.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Policy:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def head(self) -> Head:

@@ -1,16 +1,16 @@
 """prompts → G completions each, with the logprobs that they were sampled with.
 
-`NativeEngine` samples from the live weights: no second copy, no weight sync, and logprobs equal to the
-trainer's. It drives the model's own forward through a cache of ours:
+`NativeEngine` samples from the live weights: no second copy, no weight sync, and logprobs equal to
+the trainer's. It drives the model's own forward through a cache of ours:
 
 - a prompt is prefilled once and its keys and values are written to all rows of its group; its last
-  token is not prefilled but fed as the row's first input, so that every row is the same kind of row;
-- all rows write at one shared column (`cursor`), prompts end there, and a row's positions count from
-  its own `start`: so a write is one slice, whatever the prompt lengths;
-- a finished row's place is taken by the last live row (one copy), and free places are refilled from
-  the queue of groups, so the batch has no dead rows;
-- the uniform number behind a token is a hash of (seed of the row, token index): a completion does not
-  depend on the batch that it was sampled in, and a resumed run repeats it.
+  token is not prefilled but fed as the row's first input, so every row is the same kind of row;
+- all rows write at one shared column (`cursor`), prompts end there, and a row's positions count
+  from its own `start`: so a write is one slice, whatever the prompt lengths;
+- a finished row's place is taken by the last live row (one copy), and free places are refilled
+  from the queue of groups, so the batch has no dead rows;
+- the uniform number behind a token is a hash of (seed of the row, token index): a completion does
+  not depend on the batch that it was sampled in, and a resumed run repeats it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Sampling:
 class Rollouts:
     """B = P · G completions; those of a prompt are adjacent. Token tensors are flat, on the CPU.
 
-    `old_logprobs` are of the distribution sampled from; `stopped` is False where the length limit cut
-    the completion; an end-of-text token is part of the completion, and nothing follows it.
+    `old_logprobs` are of the distribution sampled from; `stopped` is False where the length limit
+    cut the completion; an end-of-text token is part of the completion, and nothing follows it.
     """
 
     prompt_ids: list[list[int]]  # P
@@ -65,11 +65,45 @@ class Rollouts:
 
     def completion_ids(self) -> list[list[int]]:
         """Token ids of every completion."""
-        return [row.tolist() for row in self.ids.split(self.length.tolist())]
+        ids, end = self.ids.tolist(), self.length.cumsum(0).tolist()
+        return [ids[a:b] for a, b in zip([0, *end], end, strict=False)]
+
+    def pick(self, prompts: Sequence[int]) -> Rollouts:
+        """The groups of some prompts, in that order."""
+        g = self.group_size
+        rows = torch.tensor([p * g + i for p in prompts for i in range(g)], dtype=torch.int64)
+        start = self.length.cumsum(0) - self.length
+        spans = [torch.arange(int(start[r]), int(start[r] + self.length[r])) for r in rows]
+        token = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64)
+        return Rollouts(
+            [self.prompt_ids[p] for p in prompts],
+            g,
+            self.ids[token],
+            self.length[rows],
+            self.old_logprobs[token],
+            self.entropy[token],
+            self.stopped[rows],
+            None if self.support is None else self.support.pick(token),
+        )
 
     def finish_reasons(self) -> list[str]:
         """`stop` or `length` of every completion."""
         return ["stop" if stopped else "length" for stopped in self.stopped.tolist()]
+
+
+def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
+    """Groups of several batches, one after another."""
+    supports = [part.support for part in parts if part.support is not None]
+    return Rollouts(
+        [ids for part in parts for ids in part.prompt_ids],
+        parts[0].group_size,
+        torch.cat([part.ids for part in parts]),
+        torch.cat([part.length for part in parts]),
+        torch.cat([part.old_logprobs for part in parts]),
+        torch.cat([part.entropy for part in parts]),
+        torch.cat([part.stopped for part in parts]),
+        Support.join(supports) if supports else None,
+    )
 
 
 class Engine(Protocol):
@@ -136,8 +170,8 @@ def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
 
-    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. The cumulative sum
-    is float64: in fp32 the tail of a large vocabulary would be lost.
+    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. The cumulative
+    sum is float64: in fp32 the tail of a large vocabulary would be lost.
     """
     logprobs = torch.log_softmax(logits, dim=-1)
     probs = logprobs.exp()
@@ -155,8 +189,8 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class ForkedCache(Cache):
     """Keys and values of all rows in one buffer a layer, [rows, heads, columns, dim].
 
-    In prefill the columns before the cursor are written, a prompt's to all its rows at once; in decode
-    one column is. Memory is taken at the first write, when shapes and dtype are known.
+    In prefill the columns before the cursor are written, a prompt's to all its rows at once; in
+    decode one column is. Memory is taken at the first write, when shapes and dtype are known.
     """
 
     def __init__(self, rows: int, columns: int) -> None:

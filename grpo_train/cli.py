@@ -1,0 +1,268 @@
+"""`grpo-train`: run, resume, eval, show, demo. Exit 0 done, 1 a finding, 2 wrong usage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from grpo_train.errors import ConfigError, DataError, TrainError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a language model with GRPO on the rewards of a ruleset.",
+)
+console = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
+Run = Annotated[Path, typer.Argument(help="A run folder, runs/<name>.", show_default=False)]
+
+
+def main() -> None:
+    """Entry point: what we raise on purpose is printed as one message, without a traceback."""
+    try:
+        app()
+    except (ConfigError, DataError) as error:
+        _fail(error, 2)
+    except TrainError as error:
+        _fail(error, 1)
+
+
+def _fail(error: TrainError, code: int) -> None:
+    console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    sys.exit(code)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="key=value…", help="Put over the file: optim.lr=1e-5 steps=50"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train from a config file into runs/<name>."""
+    from grpo_train.config import load_config
+    from grpo_train.train import check_ready, start
+
+    loaded = load_config(config, overrides or [])
+    check_ready(loaded)
+    _quiet()
+    _train(start(loaded), as_json=as_json)
+
+
+@app.command()
+def resume(
+    folder: Run,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on even if the ruleset or config has changed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Go on from a run's last whole checkpoint, exactly as if it had not stopped."""
+    from grpo_train.train import resume as reopen
+
+    _quiet()
+    _train(reopen(folder, force=force), as_json=as_json)
+
+
+@app.command(name="eval")
+def evaluate_command(
+    folder: Run,
+    samples: Annotated[int, typer.Option(help="Completions a prompt.", min=1)] = 1,
+    limit: Annotated[int, typer.Option(help="Prompts at most; 0 = all.", min=0)] = 0,
+    model: Annotated[str, typer.Option(help="Another model than the run's own result.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Held-out accuracy of a run's policy: pass@1, pass@k and the scores."""
+    from grpo_train.train import evaluate_run
+
+    _quiet()
+    result = evaluate_run(folder, samples=samples, limit=limit, model=model)
+    table = Table("measure", "value")
+    table.add_row("pass@1", f"{result.pass_at_1:.3f} [{result.low:.3f}, {result.high:.3f}]")
+    for k, value in result.pass_at_k.items():
+        table.add_row(f"pass@{k}", f"{value:.3f}")
+    for name, value in result.scores.items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+
+
+@app.command()
+def show(folder: Run, as_json: Json = False) -> None:
+    """A run's metrics at its start and its end, and its last samples."""
+    from grpo_train.record import Record
+
+    record = Record(folder)
+    rows = record.read()
+    if not rows:
+        raise ConfigError(f"{folder} holds no run: it has no metrics.jsonl")
+    table = Table("metric", "first", "last", "best")
+    for name in dict.fromkeys(key for row in rows for key in row if key != "step"):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values:
+            table.add_row(name, f"{values[0]:.4g}", f"{values[-1]:.4g}", f"{max(values):.4g}")
+    console.print(table)
+    for sample in record.read("samples.jsonl")[-2:]:
+        console.print_json(json.dumps(sample))
+    console.print(f"curves: {record.report()}", highlight=False)
+    if as_json:
+        _print_json({"step": rows[-1]["step"], "last": rows[-1]})
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of everything that is made.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--runs", help="Folder of run folders.", show_default="runs")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="GRPO updates; 0 = the demo's own number.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a tiny policy and its task on the spot, train it, and show accuracy before and after."""
+    from grpo_train.tiny import TinyConfig, demo_config, make_tiny
+    from grpo_train.train import start
+
+    started = time.perf_counter()
+    _quiet()
+    where = _free_folder((folder or Path("runs")) / f"demo-{seed}")
+    tiny = TinyConfig()
+    with _bar("warm start", tiny.warm_steps, ("loss",)) as advance:
+        make_tiny(tiny, where, seed, lambda step, loss: advance(step, {"loss": float(loss)}))
+    warm_seconds = time.perf_counter() - started
+    config = demo_config(where, seed, steps)
+    _train(start(config), as_json=as_json, warm_seconds=warm_seconds)
+
+
+def _free_folder(folder: Path) -> Path:
+    """The folder itself, or the first of `-2`, `-3`, … that holds no run yet."""
+    number, free = 2, folder
+    while free.exists():
+        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return free
+
+
+def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
+    """Run a session with a progress bar, then say how it ended."""
+    from grpo_train.train import train
+
+    total = session.config.steps
+    with _bar("train", total, ("reward", "length", "tokens_per_s"), done=session.step) as advance:
+        result = train(session, advance)
+    _print_scores(session.record.read())
+    if result.before is not None and result.after is not None:
+        _print_accuracy(result.before, result.after)
+    folder = result.folder
+    console.print(
+        f"{result.steps} steps in {result.seconds:.0f} s"
+        + (f" after a warm start of {warm_seconds:.0f} s" if warm_seconds else "")
+        + f"\npolicy {folder}/model   curves {folder}/report.html   samples {folder}/samples.jsonl",
+        highlight=False,
+    )
+    if result.stopped:
+        console.print(f"stopped; go on with: grpo-train resume {folder}", highlight=False)
+    if as_json:
+        found: dict[str, Any] = {"run": str(folder), "steps": result.steps}
+        found["seconds"] = round(result.seconds + warm_seconds, 2)
+        if result.before is not None:
+            found["pass_at_1_before"] = result.before.pass_at_1
+        if result.after is not None:
+            found["pass_at_1_after"] = result.after.pass_at_1
+        _print_json(found)
+
+
+def _print_accuracy(before: Any, after: Any) -> None:
+    for name, found in (("before", before), ("after", after)):
+        console.print(
+            f"held-out pass@1 {name:>6}: {found.pass_at_1:.3f}  "
+            f"95% interval [{found.low:.3f}, {found.high:.3f}]  "
+            f"({found.prompts} prompts × {found.samples})",
+            highlight=False,
+        )
+
+
+def _print_scores(rows: list[dict[str, Any]]) -> None:
+    """Mean reward and scores over the first and the last tenth of the run."""
+    steps = [row for row in rows if "reward" in row]
+    if not steps:
+        return
+    size = max(1, len(steps) // 10)
+    table = Table("score", f"first {size}", f"last {size}")
+    for name in steps[0]:
+        if name == "reward" or name.startswith("score/"):
+            first = _mean([row.get(name) for row in steps[:size]])
+            last = _mean([row.get(name) for row in steps[-size:]])
+            table.add_row(name.removeprefix("score/"), first, last)
+    console.print(table)
+
+
+def _mean(values: list[float | None]) -> str:
+    present = [value for value in values if value is not None]
+    return f"{sum(present) / len(present):.3f}" if present else "null"
+
+
+@contextmanager
+def _bar(
+    title: str, total: int, names: tuple[str, ...], *, done: int = 0
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A progress bar that shows some metrics; a line every tenth where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+    )
+    facts: dict[str, float] = {}
+    every = max(1, total // 10)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, completed=done, facts="")
+
+        def advance(step: int, metrics: dict[str, float]) -> None:
+            facts.update({name: metrics[name] for name in names if name in metrics})
+            text = "  ".join(f"{name} {_short(value)}" for name, value in facts.items())
+            progress.update(task, completed=step, facts=text)
+            if not console.is_terminal and step % every == 0:
+                console.print(f"{title} {step}/{total}  {text}", highlight=False)
+
+        yield advance
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) and abs(value) >= 100 else f"{value:.3g}"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def _quiet() -> None:
+    """Silence the bars and warnings of transformers: ours say what matters."""
+    import transformers
+
+    log: Any = transformers.utils.logging
+    log.set_verbosity_error()
+    log.disable_progress_bar()

@@ -1,0 +1,316 @@
+"""One frozen tree from TOML; under every field its unit and what 0 means.
+
+    config = load_config(Path("experiments/arithmetic.toml"), ["steps=20", "optim.lr=1e-4"])
+
+Unknown keys and wrong types are one line: Expected `int`, got `str` - at `sampling.group_size`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from grpo_train.errors import ConfigError
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file. Values do not change once they are read."""
+
+
+class Data(Section, frozen=True):
+    """Prompts, and the columns that the ruleset reads."""
+
+    train: str
+    """JSONL or Parquet file of prompts."""
+    eval: str = ""
+    """Held-out prompts; "" = no evaluation."""
+    prompt: str = "prompt"
+    """Column of the prompt: text, or a list of chat messages for the model's template."""
+    prefix: str = ""
+    """Text that opens every completion, after the template: "<think>", say. "" = none."""
+    map: dict[str, str] = {}
+    """The ruleset's column = the file's, a dotted path into nested fields: `gold = "a.b"`."""
+    max_prompt_tokens: int = 0
+    """Longer prompts are left out, and counted. 0 = no limit."""
+
+
+class Reward(Section, frozen=True):
+    """The ruleset and what it is given."""
+
+    ruleset: str
+    """A `.reward` file."""
+    params: dict[str, str | int | float | bool] = {}
+    """Values for the ruleset's params."""
+
+
+class SamplingConfig(Section, frozen=True):
+    """How completions are drawn."""
+
+    group_size: int = 8
+    """Completions a prompt (G)."""
+    max_tokens: int = 256
+    """Longest completion, tokens."""
+    temperature: float = 1.0
+    """> 0; the trainer's logprobs are taken at the same temperature."""
+    top_p: float = 1.0
+    """Nucleus; 1 = all. The trainer renormalises over what was kept."""
+    top_k: int = 0
+    """Most likely tokens to keep; 0 = all."""
+    max_rows: int = 512
+    """Completions decoded at the same time; more wait in a queue. Bounds the KV cache."""
+
+
+class Advantage(Section, frozen=True):
+    """reward → advantage (grpo_train/advantage.py has the papers)."""
+
+    method: Literal["grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo"] = "grpo"
+    """`grpo` is the group z-score with ddof 1."""
+    overlong_tokens: int = 0
+    """Soft penalty over the last tokens before `max_tokens` (DAPO Eq. 13), added to the reward;
+    0 = none."""
+
+
+class Loss(Section, frozen=True):
+    """advantage → objective (grpo_train/loss.py has the papers)."""
+
+    kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
+    """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
+    aggregation: Literal["token", "sequence", "constant", "prompt"] = "token"
+    """What every unit of weighs the same: a token of the step (DAPO), a completion (GRPO), or a
+    token whatever its completion's length (`constant`, Dr. GRPO)."""
+    clip_low: float = 0.2
+    """Lower clip, 1 − clip_low."""
+    clip_high: float = 0.28
+    """Upper clip, 1 + clip_high (DAPO's clip-higher)."""
+    clip_dual: float = 0.0
+    """Bound of the loss where the advantage is negative, in |A|; 0 = none."""
+    clip_cap: float = 5.0
+    """CISPO's largest importance weight, absolute."""
+    kl_coef: float = 0.0
+    """Weight of the KL to the frozen start; 0 = no reference, no second forward."""
+    kl: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator."""
+    kl_weighted: bool = True
+    """Times the ratio, which gives k1 and k3 the gradient of the reverse KL."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus; 0 = none."""
+    top_entropy: float = 1.0
+    """Share of tokens, the most uncertain, that get a gradient (2506.01939); 1 = all."""
+    off_policy_delta: float = 0.0
+    """Mean log-ratio past which a row with negative advantage is dropped (2512.02556); 0 = off."""
+    mask_truncated: bool = False
+    """Leave out completions that the length limit cut (DAPO's overlong filtering)."""
+    mismatch: Literal["off", "truncate", "mask"] = "off"
+    """Correct for an engine that is not the trainer; not needed by the native engine."""
+    mismatch_level: Literal["token", "sequence", "geometric"] = "token"
+    """Of what the correction's ratio is."""
+    mismatch_low: float = 0.5
+    """Lower bound, for `mask`."""
+    mismatch_high: float = 2.0
+    """Upper bound: a cap for `truncate`."""
+
+
+class Optim(Section, frozen=True):
+    """AdamW."""
+
+    lr: float = 1e-6
+    """Peak learning rate."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up; 0 = none."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up, down to 0 at the last step."""
+    weight_decay: float = 0.0
+    """Decoupled; 0 = none."""
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    """Clip; 0 = none."""
+
+
+class Eval(Section, frozen=True):
+    """Held-out accuracy."""
+
+    every: int = 0
+    """Steps between evaluations; 0 = at the start and the end only."""
+    samples: int = 1
+    """Completions a prompt."""
+    limit: int = 256
+    """Prompts at most; 0 = all."""
+    temperature: float = 1.0
+    """> 0."""
+    score: str = "correct"
+    """The ruleset's score that says whether a completion is right."""
+
+
+class Save(Section, frozen=True):
+    """Checkpoints."""
+
+    every: int = 50
+    """Steps between checkpoints; 0 = at the end only."""
+    keep: int = 2
+    """Checkpoints kept, the newest; 0 = all."""
+
+
+class Config(Section, frozen=True):
+    """A whole run."""
+
+    name: str
+    """Of the run's folder."""
+    model: str
+    """Directory or hub id of a causal language model."""
+    data: Data
+    reward: Reward
+    runs: str = "runs"
+    """Folder of run folders."""
+    seed: int = 0
+    """Of the order of prompts and of every completion."""
+    steps: int = 100
+    """Optimizer updates."""
+    prompts_per_step: int = 16
+    """P; a rollout batch has P · group_size completions."""
+    updates_per_rollout: int = 1
+    """Updates from one rollout batch: its prompts in that many parts. 1 = on policy."""
+    epochs_per_rollout: int = 1
+    """Passes over a rollout batch (μ of the paper)."""
+    token_budget: int = 16384
+    """Tokens of a micro-batch, padding included. Changes memory and speed, not the gradient."""
+    resample: int = 0
+    """Times that groups without signal are replaced by new prompts in a step (DAPO's dynamic
+    sampling); 0 = never."""
+    threads: int = 0
+    """CPU threads; 0 = torch's choice."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    sampling: SamplingConfig = SamplingConfig()
+    advantage: Advantage = Advantage()
+    loss: Loss = Loss()
+    optim: Optim = Optim()
+    eval: Eval = Eval()
+    save: Save = Save()
+
+
+POSITIVE = (
+    "steps",
+    "prompts_per_step",
+    "updates_per_rollout",
+    "epochs_per_rollout",
+    "token_budget",
+    "sampling.group_size",
+    "sampling.max_tokens",
+    "sampling.max_rows",
+    "sampling.temperature",
+    "eval.samples",
+    "eval.temperature",
+    "optim.lr",
+)
+
+
+def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The config of a TOML file with `key=value` put over it; `key` is a dotted path."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read `{path}`: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    for override in overrides:
+        _put(tree, override)
+    return build_config(tree, source=str(path))
+
+
+def build_config(tree: dict[str, Any], *, source: str = "config") -> Config:
+    """The config of a tree of plain values; raises ConfigError with one line and a hint.
+
+    >>> build_config({"name": "x", "model": "m", "stps": 3})
+    Traceback (most recent call last):
+    ...
+    grpo_train.errors.ConfigError: config: unknown key `stps`
+    hint: did you mean `steps`?
+    """
+    _check_keys(Config, tree, "", source)
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {str(error).replace('$.', '')}") from error
+    _check_values(config, source)
+    return config
+
+
+def dump_config(config: Config) -> bytes:
+    """The resolved config as TOML is read back by `load_config`; every field is written."""
+    return _toml(msgspec.to_builtins(config)).encode()
+
+
+def _check_keys(kind: type[Section], tree: dict[str, Any], path: str, source: str) -> None:
+    """The first unknown key, with the nearest that exists; msgspec would not suggest one."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in tree.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there is {', '.join(fields)}"
+            raise ConfigError(f"{source}: unknown key `{path}{key}`\nhint: {hint}")
+        section = fields[key]
+        if isinstance(section, type) and issubclass(section, Section) and isinstance(value, dict):
+            _check_keys(section, value, f"{path}{key}.", source)
+
+
+def _check_values(config: Config, source: str) -> None:
+    """Ranges, and settings that contradict each other."""
+    for path in POSITIVE:
+        value: Any = config
+        for part in path.split("."):
+            value = getattr(value, part)
+        if value <= 0:
+            raise ConfigError(f"{source}: Expected more than 0, got {value} - at `{path}`")
+    if not 0 < config.sampling.top_p <= 1:
+        raise ConfigError(f"{source}: Expected 0 < top_p <= 1 - at `sampling.top_p`")
+    if not 0 < config.loss.top_entropy <= 1:
+        raise ConfigError(f"{source}: Expected 0 < share <= 1 - at `loss.top_entropy`")
+    if config.loss.kind in ("gspo", "gmpo") and config.loss.aggregation == "token":
+        raise ConfigError(
+            f"{source}: `{config.loss.kind}` weighs sequences; a token mean would weigh them by "
+            'length - at `loss.aggregation`\nhint: aggregation = "sequence"'
+        )
+    if config.prompts_per_step % config.updates_per_rollout:
+        raise ConfigError(
+            f"{source}: {config.prompts_per_step} prompts do not split into "
+            f"{config.updates_per_rollout} updates - at `updates_per_rollout`"
+        )
+
+
+def _put(tree: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value`: the value as TOML, else as text."""
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise ConfigError(f"`{override}` is not key=value\nhint: optim.lr=1e-5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, key = path.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"`{path}`: `{parent}` is not a table")
+    tree[key] = value
+
+
+def _toml(tree: dict[str, Any], path: str = "") -> str:
+    """Plain values first, then one table a dict."""
+    lines = [f"{k} = {_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            lines.append(f"\n[{path}{key}]\n{_toml(value, f'{path}{key}.')}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """JSON's strings, numbers and booleans are TOML's."""
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,166 @@
+"""JSONL or Parquet → prompts and columns; a sampler whose position is part of the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo_train.config import Data
+from grpo_train.errors import DataError
+from grpo_train.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """P prompts: their text, their tokens, and the rows that they came from."""
+
+    text: list[str]
+    ids: list[list[int]]
+    rows: list[dict[str, Any]]
+    prefix: str = ""
+    skipped: int = 0  # too long
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def pick(self, index: Iterable[int]) -> Prompts:
+        """Some of them, in that order."""
+        at = list(index)
+        return Prompts(
+            [self.text[i] for i in at],
+            [self.ids[i] for i in at],
+            [self.rows[i] for i in at],
+            self.prefix,
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Prompts]) -> Prompts:
+        """One after another."""
+        return Prompts(
+            [text for part in parts for text in part.text],
+            [ids for part in parts for ids in part.ids],
+            [row for part in parts for row in part.rows],
+            parts[0].prefix,
+        )
+
+    def columns(self, names: Iterable[str], repeat: int) -> dict[str, list[Any]]:
+        """Columns for a ruleset, each value `repeat` times; `prompt` is the text."""
+        found: dict[str, list[Any]] = {}
+        for name in names:
+            if name == "prompt":
+                found[name] = [text for text in self.text for _ in range(repeat)]
+            elif any(name in row for row in self.rows):
+                found[name] = [row.get(name) for row in self.rows for _ in range(repeat)]
+        return found
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a JSONL or Parquet file; a half-written line is reported with its number."""
+    file = Path(path)
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        else:
+            rows = _json_lines(file)
+    except OSError as error:
+        raise DataError(f"cannot read `{path}`: {error.strerror or error}") from error
+    except (UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return rows
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{file}:{number}: a row is an object, not {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def load_prompts(path: str, data: Data, policy: Policy, *, limit: int = 0) -> Prompts:
+    """Prompts of a file, templated and tokenised; `limit` rows at most, 0 = all."""
+    rows = [_mapped(row, data.map) for row in read_rows(path)]
+    text, ids, kept = [], [], []
+    for number, row in enumerate(rows, start=1):
+        prompt = _prompt_text(row.get(data.prompt), data, policy, f"{path}: row {number}")
+        tokens = policy.encode(prompt)
+        if not tokens:
+            raise DataError(f"{path}: row {number}: an empty prompt - column `{data.prompt}`")
+        if data.max_prompt_tokens and len(tokens) > data.max_prompt_tokens:
+            continue
+        text.append(prompt)
+        ids.append(tokens)
+        kept.append(row)
+        if limit and len(kept) == limit:
+            break
+    if not kept:
+        raise DataError(f"{path}: every prompt is longer than {data.max_prompt_tokens} tokens")
+    return Prompts(text, ids, kept, data.prefix, len(rows) - len(kept) if not limit else 0)
+
+
+def _mapped(row: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:
+    """The row with the ruleset's names beside its own."""
+    found = dict(row)
+    for name, path in mapping.items():
+        value: Any = row
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[name] = value
+    return found
+
+
+def _prompt_text(prompt: Any, data: Data, policy: Policy, place: str) -> str:
+    """Plain text as it is, messages through the model's template; then the prefix."""
+    if isinstance(prompt, str):
+        return prompt + data.prefix
+    if isinstance(prompt, list) and prompt:
+        if policy.tokenizer.chat_template is None:
+            raise DataError(f"{place}: chat messages, but the tokenizer has no chat template")
+        text: str = policy.tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True
+        )
+        return text + data.prefix
+    raise DataError(f"{place}: no prompt - column `{data.prompt}`")
+
+
+class Sampler:
+    """Prompt indices in a new order every epoch; `position` is all that a checkpoint needs.
+
+    >>> sampler = Sampler(3, seed=0)
+    >>> first = sampler.take(4)
+    >>> sorted(first[:3]), sampler.position
+    ([0, 1, 2], 4)
+    """
+
+    def __init__(self, size: int, *, seed: int, position: int = 0) -> None:
+        self.size, self.seed, self.position = size, seed, position
+        self._epoch, self._order = -1, [0]
+
+    def take(self, count: int) -> Sequence[int]:
+        """The next `count` indices."""
+        found = []
+        for _ in range(count):
+            epoch, place = divmod(self.position, self.size)
+            if epoch != self._epoch:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                self._order = torch.randperm(self.size, generator=generator).tolist()
+                self._epoch = epoch
+            found.append(self._order[place])
+            self.position += 1
+        return found

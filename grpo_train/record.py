@@ -1,0 +1,221 @@
+"""The run folder: what was asked, what it ran with, what came out.
+
+runs/<name>/
+  config.toml        every field, resolved
+  ruleset.reward     the canonical text
+  run.json           ruleset hash, versions, hardware, git state, command
+  metrics.jsonl      one object a step; evaluations have their own lines
+  samples.jsonl      one group a step, with its scores and statuses
+  checkpoints/       step-000050/ …
+  model/             the trained policy, a Hugging Face directory
+  report.html        the curves, self-contained
+"""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo_train.config import Config, dump_config
+from grpo_train.data import Prompts
+from grpo_train.errors import ConfigError
+from grpo_train.score import Scored
+
+PACKAGES = ("grpo-rewards", "torch", "transformers", "tokenizers", "numpy", "lark", "sympy")
+COLORS = {"line": "#2563eb", "raw": "#bfdbfe", "eval": "#059669"}
+
+
+class Record:
+    """Appends to a run folder; every line is flushed, so a killed run loses at most one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+
+    def create(self, config: Config, scorer: Any) -> None:
+        """Start a folder; one that already holds a run is not written over."""
+        if (self.folder / "metrics.jsonl").exists():
+            raise ConfigError(
+                f"{self.folder} holds a run already - at `name`\n"
+                f"hint: grpo-train resume {self.folder}, or another name"
+            )
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.toml").write_bytes(dump_config(config))
+        (self.folder / "ruleset.reward").write_text(str(scorer), encoding="utf-8")
+        facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
+        (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """One line of `metrics.jsonl`; what is not finite is null."""
+        clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._append("metrics.jsonl", [{"step": step} | clean])
+
+    def samples(
+        self, step: int, prompts: Prompts, scored: Scored, advantage: Sequence[float]
+    ) -> None:
+        """The first group of a rollout batch in `samples.jsonl`, a row a completion."""
+        size = len(scored.texts) // len(prompts)
+        rows = []
+        for i in range(size):
+            scores = {name: _number(column[i]) for name, column in scored.scores.items()}
+            status = {n: c[i] for n, c in scored.status.items() if c[i] != "ok"}
+            row = {"step": step, "prompt": prompts.text[0], "completion": scored.texts[i]}
+            row |= {"gold": prompts.rows[0].get("gold"), "reward": _number(scored.reward[i])}
+            rows.append(row | {"advantage": advantage[i], "scores": scores, "status": status})
+        self._append("samples.jsonl", rows)
+
+    def truncate(self, step: int) -> None:
+        """Forget what came after a checkpoint, so that a resumed run does not write it twice."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.folder / name
+            if path.exists():
+                kept = [line for line in _whole_lines(path) if line["step"] <= step]
+                draft = path.with_suffix(".draft")
+                draft.write_text("".join(_line(row) for row in kept), encoding="utf-8")
+                draft.replace(path)
+
+    def read(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a log."""
+        path = self.folder / name
+        return _whole_lines(path) if path.exists() else []
+
+    def report(self) -> Path:
+        """Write `report.html`: one small chart a metric, no script, nothing loaded."""
+        path = self.folder / "report.html"
+        path.write_text(report_html(self.folder.name, self.read()), encoding="utf-8")
+        return path
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write("".join(_line(row) for row in rows))
+
+
+def _line(row: dict[str, Any]) -> str:
+    # A completion may hold lone surrogates, which UTF-8 refuses: JSON's escapes do not.
+    return json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines but a last one that was cut short."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and git state: what a number depends on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if cuda else None,
+        },
+        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "command": sys.argv,
+    }
+
+
+def _git(*arguments: str) -> str:
+    """A line of git's, or nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+def report_html(title: str, rows: list[dict[str, Any]]) -> str:
+    """A page of charts: rewards first, then held-out accuracy, then the rest."""
+    names = list(dict.fromkeys(key for row in rows for key in row if key != "step"))
+    names.sort(key=lambda name: (_rank(name), name))
+    charts = "".join(_chart(name, series) for name in names if len(series := _series(rows, name)))
+    return (
+        "<!doctype html><meta charset=utf-8>"
+        f"<title>{html.escape(title)}</title><style>body{{font:14px system-ui;margin:2em}}"
+        "figure{display:inline-block;margin:0 1.5em 1.5em 0}figcaption{font-weight:600}</style>"
+        f"<h1>{html.escape(title)}</h1>{charts}\n"
+    )
+
+
+def _rank(name: str) -> int:
+    order = ("reward", "score/", "eval/")
+    return next((i for i, start in enumerate(order) if name.startswith(start)), len(order))
+
+
+def _series(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+
+
+def _chart(name: str, series: list[tuple[float, float]]) -> str:
+    """One metric against steps as SVG: the values faint, their running mean on top."""
+    width, height, left, bottom = 320, 180, 52, 22
+    xs, ys = [x for x, _ in series], [y for _, y in series]
+    low, high = min(ys), max(ys)
+    if high == low:
+        low, high = low - 0.5, high + 0.5
+    span = max(xs) - min(xs) or 1
+
+    def path(values: list[float]) -> str:
+        points = (
+            f"{left + (x - min(xs)) / span * (width - left - 8):.1f},"
+            f"{8 + (high - y) / (high - low) * (height - bottom - 16):.1f}"
+            for x, y in zip(xs, values, strict=True)
+        )
+        return " ".join(points)
+
+    color = COLORS["eval"] if name.startswith("eval/") else COLORS["line"]
+    axis = f"M{left} 8V{height - bottom - 8}H{width - 8}"
+    text = "font-size='11' fill='#475569'"
+    return (
+        f"<figure><figcaption>{html.escape(name)}</figcaption>"
+        f"<svg width='{width}' height='{height}' role='img' aria-label='{html.escape(name)}'>"
+        f"<path d='{axis}' fill='none' stroke='#cbd5e1'/>"
+        f"<text x='{left - 6}' y='16' text-anchor='end' {text}>{high:.3g}</text>"
+        f"<text x='{left - 6}' y='{height - bottom - 8}' text-anchor='end' {text}>{low:.3g}</text>"
+        f"<text x='{width - 8}' y='{height - 8}' text-anchor='end' {text}>step {max(xs):g}</text>"
+        f"<polyline points='{path(ys)}' fill='none' stroke='{COLORS['raw']}'/>"
+        f"<polyline points='{path(_smooth(ys))}' fill='none' stroke='{color}' stroke-width='2'/>"
+        "</svg></figure>"
+    )
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Exponential running mean over about ten values, unbiased at the start."""
+    out, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = 0.9 * total + 0.1 * value, 0.9 * weight + 0.1
+        out.append(total / weight)
+    return out

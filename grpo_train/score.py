@@ -1,0 +1,97 @@
+"""rollouts → rewards and scores: the one place that calls `grpo_rewards`.
+
+What comes back are plain columns, so that groups can be dropped and joined without the scorer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import grpo_rewards as gr
+from grpo_train.config import Reward
+from grpo_train.data import Prompts
+from grpo_train.errors import ConfigError
+from grpo_train.policy import Policy
+from grpo_train.rollout import Rollouts
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """`reward` [B] and every score [B] as float64, NaN where null; `status` where not ok."""
+
+    reward: Floats
+    scores: dict[str, Floats]
+    status: dict[str, list[str]]
+    texts: list[str]
+
+    def means(self) -> dict[str, float]:
+        """Mean of every score over the rows that have one; NaN where none has."""
+        return {name: _mean(column) for name, column in self.scores.items()}
+
+    def take(self, rows: Sequence[int]) -> Scored:
+        """Some rows, in that order."""
+        at = np.array(rows, dtype=np.intp)
+        return Scored(
+            self.reward[at],
+            {name: column[at] for name, column in self.scores.items()},
+            {name: [column[i] for i in rows] for name, column in self.status.items()},
+            [self.texts[i] for i in rows],
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Scored]) -> Scored:
+        """One after another."""
+        first = parts[0]
+        return Scored(
+            np.concatenate([part.reward for part in parts]),
+            {name: np.concatenate([part.scores[name] for part in parts]) for name in first.scores},
+            {name: [s for part in parts for s in part.status[name]] for name in first.status},
+            [text for part in parts for text in part.texts],
+        )
+
+
+def _mean(column: Floats) -> float:
+    present = column[~np.isnan(column)]
+    return float(present.mean()) if len(present) else math.nan
+
+
+def load_scorer(reward: Reward) -> Any:
+    """The compiled ruleset; what is wrong with it becomes a ConfigError with its findings."""
+    try:
+        return gr.load(reward.ruleset, params=dict(reward.params))
+    except (gr.RewardError, OSError) as error:
+        raise ConfigError(f"{error}\n- at `reward.ruleset`") from error
+
+
+def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, step: int) -> Scored:
+    """Run the ruleset on completions, the prompts' columns, and what the trainer knows."""
+    texts = [prompts.prefix + policy.decode(ids) for ids in rollouts.completion_ids()]
+    known: dict[str, Any] = {
+        "completion": texts,
+        "completion_ids": rollouts.completion_ids(),
+        "n_tokens": [float(n) for n in rollouts.length.tolist()],
+        "truncated": [not stopped for stopped in rollouts.stopped.tolist()],
+        "step": [float(step)] * len(texts),
+    }
+    columns = prompts.columns(scorer.inputs, rollouts.group_size)
+    columns |= {name: known[name] for name in scorer.inputs if name in known}
+    columns["completion"] = texts
+    group = np.repeat(np.arange(len(prompts)), rollouts.group_size)
+    try:
+        scores = scorer(**columns, group=group)
+    except gr.BatchError as error:
+        raise ConfigError(f"{error}\n- at `data.map`, which names the ruleset's columns") from error
+    return Scored(
+        np.asarray(scores.reward, dtype=np.float64),
+        {name: np.asarray(scores[name], dtype=np.float64) for name in scores.names},
+        {name: list(scores.status[name]) for name in scores.names},
+        texts,
+    )
