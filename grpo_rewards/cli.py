@@ -16,15 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from grpo_rewards.check import check as check_ruleset
-from grpo_rewards.errors import RewardError, RulesetError
+from grpo_rewards.errors import RewardError
+from grpo_rewards.explain import explain_row
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
-from grpo_rewards.offline import Totals, score_file
+from grpo_rewards.offline import Totals, read_row, score_file
 from grpo_rewards.parse import parse_all
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
 from grpo_rewards.scorer import Scorer, load, read_text
-from grpo_rewards.types import show_number
 
 app = typer.Typer(
     name="grpo-rewards",
@@ -42,6 +42,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a li
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Give a param another value. Repeatable."),
+]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="INPUT=COLUMN", help="Bind an input; COLUMN may be a dotted path."
+    ),
+]
+Step = Annotated[
+    float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
 ]
 
 
@@ -214,19 +223,12 @@ def score(
         Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="JSONL or Parquet; by its ending."),
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map", metavar="INPUT=COLUMN", help="Bind an input; COLUMN may be a dotted path."
-        ),
-    ] = None,
+    mapping: Mapping = None,
     settings: Settings = None,
     group: Annotated[
         str | None, typer.Option("--group", metavar="COLUMN", help="Group ids, one per prompt.")
     ] = None,
-    step: Annotated[
-        float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
-    ] = None,
+    step: Step = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Score this many rows.")
     ] = None,
@@ -295,10 +297,24 @@ def _totals_json(totals: Totals, digest: str, output: Path | None) -> dict[str, 
 
 
 @app.command()
-def explain(ruleset: File, settings: Settings = None) -> None:
-    """Show the plan of a ruleset: every op with its level, range and the way it runs."""
+def explain(
+    ruleset: File,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A dataset.")] = None,
+    row: Annotated[int, typer.Option("--row", min=0, help="Which row of it, from 0.")] = 0,
+    mapping: Mapping = None,
+    settings: Settings = None,
+    step: Step = None,
+) -> None:
+    """Show why a row of a dataset got its reward; without one, the plan of the ruleset."""
     with _scorer(ruleset, settings) as scorer:
-        out.print(scorer.explain(), markup=False)
+        if data is None:
+            out.print(scorer.explain(), markup=False)
+            return
+        columns = read_row(scorer, data, row, mapping=_pairs(mapping, "--map"))
+        if step is not None:
+            columns["step"] = step
+        for explanation in explain_row(scorer, columns):
+            out.print(explanation.to_tree())
 
 
 @app.command()
@@ -327,6 +343,3 @@ def rules(
     for rule in found:
         table.add_row(rule.signature, rule.doc.split("\n")[0])
     out.print(table)
-
-
-__all__ = ["RulesetError", "app", "main", "show_number"]

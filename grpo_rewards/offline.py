@@ -129,3 +129,17 @@ def score_file(
                 writer.write(part.rows, scores.to_columns())
             progress(len(part.rows))
     return totals
+
+
+def read_row(
+    scorer: Scorer, source: Path, row: int, *, mapping: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The columns of one row of a dataset, by its number from 0."""
+    dataset = open_dataset(source)
+    paths = column_paths(scorer, mapping or {}, dataset.fields())
+    seen = 0
+    for batch in dataset.batches(BATCH_ROWS, columns=paths):
+        if row < seen + len(batch.rows):
+            return {name: values[row - seen] for name, values in batch.columns.items()}
+        seen += len(batch.rows)
+    raise BatchError(f"{source}: there is no row {row}; it has {seen}")
