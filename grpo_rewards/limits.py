@@ -48,3 +48,7 @@ MAX_MATH_DEPTH = 64  # brackets in brackets; honest answers stay below 10
 MAX_TREE_DEPTH = 120  # every walk over a tree recurses, Python allows 1,000 frames
 MAX_NUMBER_DIGITS = 1_000  # of one number inside an expression; Fractions stay small
 MAX_PLAIN_DIGITS = 1_000_000  # of a number alone, compared as a string of digits
+
+# Languages.
+MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
+MAX_VERDICTS = 20_000  # sentences whose language is remembered: the completions of a group share many

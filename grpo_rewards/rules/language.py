@@ -1,161 +1,416 @@
-"""Which language a text is in, sentence by sentence.
+"""Which language each sentence of a text is in, and the share that one language has.
 
-DeepSeek-R1 (arXiv 2501.12948 §2.3.2) rewards "the proportion of target language words in the
-chain of thought". Here the text falls into sentences; mathematics, code, tags and links are masked;
-the script decides where it can, and langdetect, seeded and with a prior on the target, elsewhere.
-A short sentence has the benefit of the doubt.
+DeepSeek-R1 (arXiv 2501.12948, 2.3.2) rewards "the proportion of target language words in the
+chain of thought". Here a text is cut once into pieces with one language each:
+
+1. mathematics, code, links and tags are masked, what is left falls into sentences;
+2. the script decides where only one language uses it; kana makes a sentence Japanese;
+3. elsewhere a sentence of 30 letters or more is judged by langdetect, among the languages of its
+   script; a sentence that is not the text's main language is judged again, with half of the
+   probability on the main one, and is foreign only where less than a tenth is left of it;
+4. a shorter sentence takes the language of the one before: statistics would guess;
+5. within a sentence, a run of words whose letters fit another language far better is in that one.
+
+The cut does not know which language is asked for, so the shares of all languages add up to at most
+1, and `detect`, `spans`, `switches` and `share` never contradict each other.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
+import importlib
+import importlib.util
 import re
-import threading
-import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from grpo_rewards.rules.text import units
-
-#: Languages by the script that tells them apart; those of one script need statistics.
-_SCRIPTS: dict[str, tuple[str, ...]] = {
-    "LATIN": tuple(
-        ["af", "ca", "cs", "cy", "da", "de", "en", "es", "et", "fi", "fr", "hr", "hu", "id", "it", "lt", "lv", "nl", "no", "pl", "pt", "ro", "sk", "sl", "so", "sq", "sv", "sw", "tl", "tr", "vi"]
-    ),
-    "CYRILLIC": ("bg", "mk", "ru", "uk"),
-    "ARABIC": ("ar", "fa", "ur"),
-    "DEVANAGARI": ("hi", "mr", "ne"),
-    "CJK": ("ja", "zh"),
-    "HIRAGANA": ("ja",), "KATAKANA": ("ja",), "HANGUL": ("ko",), "GREEK": ("el",),
-    "HEBREW": ("he",), "THAI": ("th",), "BENGALI": ("bn",), "GUJARATI": ("gu",),
-    "KANNADA": ("kn",), "MALAYALAM": ("ml",), "GURMUKHI": ("pa",), "TAMIL": ("ta",),
-    "TELUGU": ("te",),
-}  # fmt: skip
-
-LANGUAGES: tuple[str, ...] = tuple(sorted({code for codes in _SCRIPTS.values() for code in codes}))
-
-_MASKED = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)"
-    r"|https?://\S+|<[^<>\n]{1,40}>|\\[A-Za-z]+",
-    re.DOTALL,
+from grpo_rewards.columns import Span
+from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
+from grpo_rewards.rules.masks import mask
+from grpo_rewards.rules.phrases import Run, foreign_runs, profile
+from grpo_rewards.rules.scripts import (
+    LANGUAGES_OF,
+    LATIN_WORD,
+    NOT_LATIN,
+    WEIGHTS,
+    WORD,
+    is_japanese_letter,
 )
-_SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")  # noqa: RUF100
-_MIN_JUDGED = 30  # letters: below, statistics are wrong in one case of ten
-_FOREIGN_BELOW = 0.1  # a sentence is foreign where the target's probability is below
-_LOCK = threading.Lock()  # langdetect's factory keeps its seed in a class variable
+
+LANGUAGES: tuple[str, ...] = tuple(sorted({c for codes in LANGUAGES_OF.values() for c in codes}))
+VARIANTS: tuple[str, ...] = ("zh-cn", "zh-tw")
+
+MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
+FOREIGN_BELOW = 0.1  # what must be left of the main language
+UNKNOWN = "und"  # letters of a script that langdetect has no language for
+
+_SENTENCE = re.compile(r"[^.!?。！？｡؟।۔…\n]+(?:[.!?…]+(?![\s\"'”’»)\]])[^.!?。！？｡؟।۔…\n]*)*")
 
 
 def known_language(code: str) -> bool:
-    """Whether a code (ISO 639-1; zh-cn and zh-tw count as zh) can be judged."""
-    return _base(code) in LANGUAGES
+    """Whether a code can be judged: langdetect's ISO 639-1 codes, zh, zh-cn and zh-tw."""
+    return code.lower() in LANGUAGES or code.lower() in VARIANTS
 
 
 def check_language(code: str) -> str | None:
-    """What is wrong with a language code, or None."""
+    """What is wrong with a language code, and what may be meant; None where nothing is.
+
+    >>> check_language("english")
+    'unknown language `english`: did you mean `en`?'
+    """
     if known_language(code):
         return None
-    return f"unknown language {code!r}; known are {', '.join(LANGUAGES)}"
+    near = suggest_language(code)
+    hint = f"did you mean `{near}`?" if near else f"there are {', '.join(LANGUAGES)}"
+    return f"unknown language `{code}`: {hint}"
 
 
-def _base(code: str) -> str:
-    return code.lower().split("-")[0]
+_NAMES = {
+    "english": "en", "chinese": "zh", "mandarin": "zh", "german": "de", "french": "fr",
+    "spanish": "es", "portuguese": "pt", "italian": "it", "japanese": "ja", "korean": "ko",
+    "russian": "ru", "arabic": "ar", "hindi": "hi", "dutch": "nl", "polish": "pl",
+    "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi", "persian": "fa", "urdu": "ur",
+    "jp": "ja", "kr": "ko", "cn": "zh", "gr": "el", "dk": "da", "cz": "cs", "se": "sv", "ua": "uk",
+    "nb": "no", "nn": "no", "fil": "tl", "iw": "he", "in": "id",
+}  # fmt: skip
+
+
+def suggest_language(code: str) -> str | None:
+    """The known code that an unknown one is likely to mean."""
+    low = code.lower().replace("_", "-")
+    if low in _NAMES:
+        return _NAMES[low]
+    base = low.split("-")[0]
+    if base in LANGUAGES:
+        return base
+    near = difflib.get_close_matches(low, [*_NAMES, *LANGUAGES], n=1, cutoff=0.6)
+    return _NAMES.get(near[0], near[0]) if near else None
+
+
+class Piece(NamedTuple):
+    """The words of one script in one sentence, and their language once it is known.
+
+    `weights` is None where every word counts one; `starts` is None where LATIN_WORD finds the
+    words again in `sentence`, which starts at `offset`.
+    """
+
+    script: str
+    words: tuple[str, ...]
+    letters: int
+    weights: tuple[float, ...] | None
+    starts: tuple[int, ...] | None
+    sentence: str
+    offset: int
+    language: str = ""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def weight(self) -> float:
+        return len(self.words) if self.weights is None else sum(self.weights)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the words start in the text."""
+        if self.starts is not None:
+            return self.starts
+        return tuple(m.start() + self.offset for m in LATIN_WORD.finditer(self.sentence))
+
+    def part(self, start: int, end: int, language: str) -> Piece:
+        """Some of the words, with their language."""
+        words = self.words[start:end]
+        return self._replace(
+            words=words,
+            letters=sum(map(len, words)),
+            weights=None if self.weights is None else self.weights[start:end],
+            starts=self.places[start:end],
+            language=language,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A text cut into pieces, in order."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def letters(self) -> int:
+        return sum(piece.letters for piece in self.pieces)
+
+    def weights(self) -> dict[str, float]:
+        """Words by language."""
+        found: dict[str, float] = {}
+        for piece in self.pieces:
+            found[piece.language] = found.get(piece.language, 0.0) + piece.weight
+        return found
 
 
 def share(text: str, target: str, *, min_letters: int = 20) -> float | None:
-    """The share of a text's words that stand in sentences of the target language, in [0, 1].
+    """The share of a text's words that are in the target language, in [0, 1].
 
     None where fewer than `min_letters` letters are left to judge, or the language is unknown.
 
-    >>> share("The sum of the numbers is six, and so the answer is six.", "en")
-    1.0
+    >>> share("We add these numbers and get six. La réponse que nous cherchons est six.", "en")
+    0.5
     """
-    target = _base(target)
-    if target not in LANGUAGES:
+    target = target.lower()
+    if not known_language(target):
         return None
-    total = own = letters = 0
-    for sentence in _sentences(text):
-        size = len(units(sentence))
-        letters += sum(map(str.isalpha, sentence))
-        total += size
-        if _is_target(sentence, target):
-            own += size
-    return own / total if total and letters >= min_letters else None
-
-
-def _sentences(text: str) -> Iterator[str]:
-    """Sentences with letters in them; what is masked keeps the letters of foreign scripts."""
-    masked = _MASKED.sub(lambda found: _mask(found[0]), text)
-    for found in _SENTENCE.finditer(masked):
-        sentence = "".join(c if c.isalpha() or c.isspace() else " " for c in found[0])
-        if sentence.strip():
-            yield sentence
-
-
-def _mask(part: str) -> str:
-    return "".join(
-        c if not c.isascii() and c.isalpha() and _script(c) != "GREEK" else " " for c in part
-    )
-
-
-@functools.lru_cache(maxsize=8192)
-def _script(char: str) -> str:
-    return unicodedata.name(char, "").split(" ")[0]
-
-
-def _is_target(sentence: str, target: str) -> bool:
-    counts: dict[str, int] = {}
-    for char in sentence:
-        if char.isalpha():
-            counts[_script(char)] = counts.get(_script(char), 0) + 1
-    if "HIRAGANA" in counts or "KATAKANA" in counts:
-        return target == "ja"
-    main = max(counts, key=lambda script: counts[script])
-    candidates = _SCRIPTS.get(main, ())
-    if target not in candidates:
-        return False
-    if len(candidates) == 1 or counts[main] < _MIN_JUDGED:
-        return True
-    return _probability(" ".join(sentence.split()), target, candidates) >= _FOREIGN_BELOW
+    found = analyse(text)
+    weights = found.weights()
+    total = sum(weights.values())
+    if not total or found.letters < min_letters:
+        return None
+    if target in VARIANTS:
+        return min(_variant(found, target) / total, 1.0)
+    return min(weights.get(target, 0.0) / total, 1.0)
 
 
 def detect(text: str) -> str | None:
-    """The language of a whole text, None where it has no letters.
+    """The language with the most words in a text; None where no letters can be judged.
 
     >>> detect("Das ist ein ganz gewöhnlicher deutscher Satz.")
     'de'
     """
-    sentence = " ".join(_sentences(text))
-    if not sentence.strip():
-        return None
-    found = _detector(sentence).get_probabilities()
-    return _base(found[0].lang) if found else None
+    weights = {k: v for k, v in analyse(text).weights().items() if k != UNKNOWN}
+    return min(weights, key=lambda code: (-weights[code], code)) if weights else None
 
 
-@functools.lru_cache(maxsize=20_000)
-def _probability(sentence: str, target: str, candidates: tuple[str, ...]) -> float:
-    """The probability of the target against the other languages of its script."""
-    others = 0.5 / (len(candidates) - 1)
-    prior = {code: 0.5 if code == target else others for code in candidates}
-    if "zh" in prior:
-        prior["zh-cn"] = prior["zh-tw"] = prior.pop("zh") / 2
-    detector = _detector(sentence)
-    detector.set_prior_map(prior)
-    return float(sum(p.prob for p in detector.get_probabilities() if _base(p.lang) == target))
+def switches(text: str) -> int:
+    """How often the language changes from one piece of a text to the next.
+
+    >>> switches("The sum of these numbers is six. 所以答案是六。 And so the answer must be six.")
+    2
+    """
+    languages = [piece.language for piece in analyse(text).pieces if piece.weight]
+    return sum(a != b for a, b in pairwise(languages))
 
 
-def _detector(sentence: str) -> Any:
-    from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+def spans(text: str, target: str | None = None) -> list[tuple[Span, str]]:
+    """The pieces of a text with their languages; with a target, only those in other languages.
 
-    with _LOCK:
-        factory = _factory(DetectorFactory, PROFILES_DIRECTORY)
+    >>> spans("The sum of these numbers is six. 所以答案是六。", "en")
+    [('所以答案是六', 'zh')]
+    """
+    wanted = None if target is None else _base(target.lower())
+    found = []
+    for piece in analyse(text).pieces:
+        if piece.weight and piece.language != wanted:
+            places = piece.places
+            end = places[-1] + len(piece.words[-1])
+            found.append((Span.cut(text, places[0], end), piece.language))
+    return found
+
+
+def _base(code: str) -> str:
+    return "zh" if code in VARIANTS else code
+
+
+def _variant(found: Analysis, target: str) -> float:
+    """Words of Chinese, if its characters are those of the wanted variant."""
+    pieces = [piece for piece in found.pieces if piece.language == "zh"]
+    verdict = _judge("".join(piece.text for piece in pieces)[:MAX_SENTENCE_CHARS], "zh", "")
+    if verdict != target:
+        return 0.0
+    return sum(piece.weight for piece in pieces)
+
+
+# From a text to pieces
+
+
+@functools.lru_cache(maxsize=4)
+def analyse(text: str) -> Analysis:
+    """Cut a text into pieces of one language. The same for the same text, always."""
+    raw = [piece for sentence in _sentences(text) for piece in sentence]
+    found: dict[int, list[Piece]] = {}
+    for script in dict.fromkeys(piece.script for piece in raw):
+        places = [i for i, piece in enumerate(raw) if piece.script == script]
+        found.update(zip(places, _labelled([raw[i] for i in places], script), strict=True))
+    return Analysis(tuple(piece for i in range(len(raw)) for piece in found[i]))
+
+
+def _sentences(text: str) -> Iterator[list[Piece]]:
+    masked = mask(text)
+    for found in _SENTENCE.finditer(masked):
+        whole, begin = found[0], found.start()
+        for start, end in _cut(whole) if len(whole) > MAX_SENTENCE_CHARS else ((0, len(whole)),):
+            sentence, offset = whole[start:end], begin + start
+            if NOT_LATIN.search(sentence):
+                yield _mixed(sentence, offset)
+            else:
+                yield _latin(sentence, offset)
+
+
+def _cut(sentence: str) -> Iterator[tuple[int, int]]:
+    """A sentence too long to be one, cut at blanks where there are any."""
+    start = 0
+    while len(sentence) - start > MAX_SENTENCE_CHARS:
+        end = sentence.rfind(" ", start + 1, start + MAX_SENTENCE_CHARS)
+        end = end if end > 0 else start + MAX_SENTENCE_CHARS
+        yield start, end
+        start = end
+    yield start, len(sentence)
+
+
+def _latin(sentence: str, offset: int) -> list[Piece]:
+    """The piece of a sentence that has Latin letters only."""
+    words = tuple(LATIN_WORD.findall(sentence))
+    if not words:
+        return []
+    letters = sum(map(len, words))
+    weights = (0.0,) if letters == 1 else None  # a variable
+    return [Piece("latin", words, letters, weights, None, sentence, offset)]
+
+
+Words = list[tuple[int, str, float]]  # where each starts, and how much it counts
+
+
+def _mixed(sentence: str, offset: int) -> list[Piece]:
+    """The pieces of a sentence, one for each script in it."""
+    by_script: dict[str, Words] = {}
+    for found in WORD.finditer(sentence):
+        script, word = found.lastgroup or "", found[0]
+        size = len(word) * WEIGHTS[script] if script in WEIGHTS else 1.0
+        by_script.setdefault(script, []).append((found.start() + offset, word, size))
+    if len(by_script) > 1:
+        _settle_han(by_script)
+        main = max(by_script, key=lambda script: sum(word[2] for word in by_script[script]))
+        for script in by_script.keys() & {"latin", "greek"}:
+            by_script[script] = [_guest(word, script == main) for word in by_script[script]]
+    found_pieces = []
+    for script, items in by_script.items():
+        starts, words, sizes = zip(*items, strict=True)
+        letters = sum(map(len, words))
+        found_pieces.append(Piece(script, words, letters, sizes, starts, sentence, offset))
+    return found_pieces
+
+
+def _guest(word: tuple[int, str, float], is_main: bool) -> tuple[int, str, float]:
+    """In the sentence of another script names count nothing, and single letters are variables."""
+    start, text, size = word
+    counts = len(text) > 1 and (is_main or text[0].islower())
+    return start, text, size if counts else 0.0
+
+
+def _settle_han(by_script: dict[str, Words]) -> None:
+    """Han letters beside kana are Japanese, unless a run has letters that Japanese does not."""
+    kana = by_script.get("hiragana", []) + by_script.get("katakana", [])
+    if not kana or "han" not in by_script:
+        return
+    runs = by_script.pop("han")
+    chinese = [run for run in runs if not all(map(is_japanese_letter, run[1]))]
+    japanese = [run for run in runs if all(map(is_japanese_letter, run[1]))]
+    if sum(len(run[1]) for run in chinese) > sum(len(run[1]) for run in kana):
+        chinese, japanese = runs, []  # a Chinese sentence with a few kana
+    if chinese:
+        by_script["han"] = chinese
+    if japanese:
+        by_script["hiragana"] = sorted(by_script.get("hiragana", []) + japanese)
+
+
+# From pieces to languages
+
+
+def _labelled(pieces: list[Piece], script: str) -> list[list[Piece]]:
+    """Each piece of one script with its language, in parts where words of another stand in it."""
+    candidates = LANGUAGES_OF.get(script, (UNKNOWN,))
+    if len(candidates) == 1:
+        return [[piece._replace(language=candidates[0])] for piece in pieces]
+    languages = _languages(pieces, script)
+    if UNKNOWN in languages:
+        return [[p._replace(language=c)] for p, c in zip(pieces, languages, strict=True)]
+    runs = foreign_runs([piece.words for piece in pieces], languages, script)
+    return [_parts(*triple) for triple in zip(pieces, languages, runs, strict=True)]
+
+
+def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
+    """A piece, cut where runs of another language begin and end."""
+    if not runs:
+        return [piece._replace(language=language)]
+    found: list[Piece] = []
+    done = 0
+    for start, end, other in runs:
+        found += [piece.part(done, start, language), piece.part(start, end, other)]
+        done = end
+    found.append(piece.part(done, len(piece.words), language))
+    return [part for part in found if part.words]
+
+
+def _languages(pieces: list[Piece], script: str) -> list[str]:
+    """The language of each piece of one script."""
+    first = [_judge(p.text, script, "") if p.letters >= MIN_JUDGED else None for p in pieces]
+    main = _main(pieces, first, script)
+    judged = [
+        language if language in (None, main) else _judge(piece.text, script, main)
+        for language, piece in zip(first, pieces, strict=True)
+    ]
+    return _inherit(judged, main)
+
+
+def _main(pieces: list[Piece], first: list[str | None], script: str) -> str:
+    """The language with the most words; where nothing could be judged, that of all together."""
+    votes: dict[str, float] = {}
+    for piece, language in zip(pieces, first, strict=True):
+        if language:
+            votes[language] = votes.get(language, 0.0) + piece.weight
+    if votes:
+        return min(votes, key=lambda code: (-votes[code], code))
+    whole = " ".join(piece.text for piece in pieces)[:MAX_SENTENCE_CHARS]
+    return _judge(whole, script, "") or UNKNOWN
+
+
+def _inherit(judged: list[str | None], main: str) -> list[str]:
+    """Pieces without a verdict take that of the one before, the first ones that of the next."""
+    last = next((language for language in judged if language), main)
+    found = []
+    for language in judged:
+        last = language or last
+        found.append(last)
+    return found
+
+
+@functools.lru_cache(maxsize=MAX_VERDICTS)
+def _judge(text: str, script: str, main: str, engine: str = "") -> str | None:
+    """The language of a piece among those of its script; None where there is nothing to go by.
+
+    With a main language half of the prior is on it, and it stays unless it falls below a tenth.
+    """
+    factory, no_features = _detectors(script, engine)
     detector = factory.create()
     detector.seed = 0
-    detector.append(sentence)
-    return detector
+    if main and main != UNKNOWN:
+        others = 0.5 / (len(factory.langlist) - 1)
+        detector.set_prior_map({c: 0.5 if c == main else others for c in factory.langlist})
+    detector.append(text)
+    try:
+        found = detector.get_probabilities()
+    except no_features:  # no n-gram of any profile
+        return None
+    if any(language.lang == main and language.prob >= FOREIGN_BELOW for language in found):
+        return main
+    return str(found[0].lang) if found else None
 
 
 @functools.cache
-def _factory(cls: Any, profiles: str) -> Any:
-    factory = cls()
-    factory.load_profile(profiles)
-    return factory
+def _detectors(script: str, engine: str = "") -> tuple[Any, type[Exception]]:
+    """A langdetect factory that knows the languages of one script, and what it raises.
+
+    langdetect-rs gives the same answers from compiled code, where it is installed.
+    """
+    name = engine or (
+        "langdetect_rs" if importlib.util.find_spec("langdetect_rs") else "langdetect"
+    )
+    module: Any = importlib.import_module(name)
+    profiles: Any = importlib.import_module(f"{name}.utils.lang_profile")
+    errors: Any = importlib.import_module(f"{name}.lang_detect_exception")
+    codes = VARIANTS if script == "zh" else LANGUAGES_OF[script]
+    factory = module.DetectorFactory()
+    for i, code in enumerate(codes):  # in one order everywhere, unlike load_profile
+        factory.add_profile(profiles.LangProfile(**profile(code)), i, len(codes))
+    return factory, errors.LangDetectException

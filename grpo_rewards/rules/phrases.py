@@ -1,0 +1,146 @@
+"""Words of another language inside a sentence: where their letters fit it far better.
+
+Each word gets the log-probability of its letter n-grams (1 to 3) in each language of its script,
+from langdetect's profiles. Within a sentence, the run of words whose summed advantage of one other
+language over the sentence's own is greatest is foreign, if that advantage is `MIN_EVIDENCE` nats
+and the run has two words in lower case. Words that begin with a capital count neither way: names
+are at home in any language.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo_rewards.rules.scripts import LANGUAGES_OF
+
+MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
+MIN_WORDS = 2
+MAX_RUNS = 8  # of one sentence
+_SMOOTHING = 0.5 / 10_000  # langdetect's alpha over its base frequency
+_WORD_CHARS = 64  # of a longer "word" the head is enough
+_CHUNK = 4_000  # words that are looked at together: a matrix of a megabyte
+
+Floats = npt.NDArray[np.float64]
+
+
+class Run(NamedTuple):
+    """Words start to end (exclusive) of a sentence, and their language."""
+
+    start: int
+    end: int
+    language: str
+
+
+def foreign_runs(
+    sentences: Sequence[Sequence[str]], languages: Sequence[str], script: str
+) -> list[list[Run]]:
+    """For each sentence (its words and its language) the runs in other languages, in order.
+
+    >>> words = "we add these numbers und danach werden beide addiert".split()
+    >>> foreign_runs([words], ["en"], "latin")
+    [[Run(start=4, end=9, language='de')]]
+    """
+    found: list[list[Run]] = []
+    first = 0
+    while first < len(sentences):
+        last, size = first, 0
+        while last < len(sentences) and (not size or size + len(sentences[last]) <= _CHUNK):
+            size += len(sentences[last])
+            last += 1
+        found += _chunk(sentences[first:last], languages[first:last], script)
+        first = last
+    return found
+
+
+def _chunk(
+    sentences: Sequence[Sequence[str]], languages: Sequence[str], script: str
+) -> list[list[Run]]:
+    codes = LANGUAGES_OF[script]
+    fit = np.array([_fit(script, word) for sentence in sentences for word in sentence])
+    sizes = [len(sentence) for sentence in sentences]
+    if len(set(languages)) == 1:
+        own = codes.index(languages[0])
+        gain: Floats = fit - fit[:, own : own + 1]
+    else:
+        column = np.repeat([codes.index(language) for language in languages], sizes)
+        gain = fit - fit[np.arange(len(fit)), column][:, None]
+    starts = [0, *itertools.accumulate(sizes)]
+    most = np.add.reduceat(np.maximum(gain, 0.0), starts[:-1]).max(axis=1)
+    found: list[list[Run]] = [[] for _ in sentences]
+    for i in np.flatnonzero(most >= MIN_EVIDENCE).tolist():
+        found[i] = _runs(gain[starts[i] : starts[i + 1]], sentences[i], codes)
+    return found
+
+
+def _runs(gain: Floats, words: Sequence[str], codes: Sequence[str]) -> list[Run]:
+    """The best runs one after the other, none over another. `gain` [W, L] is used up."""
+    found: list[Run] = []
+    for _ in range(MAX_RUNS):
+        sums = np.concatenate((np.zeros((1, len(codes))), np.cumsum(gain, axis=0)))
+        lowest = np.minimum.accumulate(sums)
+        end, best = divmod(int(np.argmax(sums - lowest)), len(codes))
+        if sums[end, best] - lowest[end, best] < MIN_EVIDENCE:
+            break
+        start = int(np.flatnonzero(sums[:end, best] == lowest[end, best])[-1])
+        if sum(not word[0].isupper() for word in words[start:end]) >= MIN_WORDS:
+            found.append(Run(start, end, codes[best]))
+        gain[start:end] = -1e3
+    return sorted(found)
+
+
+@functools.lru_cache(maxsize=50_000)
+def _fit(script: str, word: str) -> Floats:
+    """Log-probabilities of a word's n-grams, summed, in each language of its script; zeros for a
+    word that does not begin in lower case (scripts without case are all lower)."""
+    if word[0].isupper():
+        return np.zeros(len(LANGUAGES_OF[script]))
+    table = _table(script)
+    text = f" {''.join(map(_normal, word[:_WORD_CHARS]))} "
+    rows = [
+        row
+        for i in range(len(text))
+        for size in (1, 2, 3)
+        if (row := table.get(text[i : i + size])) is not None and i + size <= len(text)
+    ]
+    total: Floats = np.sum(rows, axis=0) if rows else np.zeros(len(LANGUAGES_OF[script]))
+    return total
+
+
+@functools.cache
+def _table(script: str) -> dict[str, Floats]:
+    """n-gram → log-probability in each language of a script."""
+    codes = LANGUAGES_OF[script]
+    counts: dict[str, Floats] = {}
+    for i, code in enumerate(codes):
+        data = profile(code)
+        for gram, count in data["freq"].items():
+            row = counts.get(gram)
+            if row is None:
+                row = counts[gram] = np.zeros(len(codes))
+            row[i] = count / data["n_words"][len(gram) - 1]
+    counts.pop(" ", None)
+    return {gram: np.log(row + _SMOOTHING) for gram, row in counts.items()}
+
+
+def profile(code: str) -> dict[str, Any]:
+    """langdetect's profile of one language: `freq`, `n_words`, `name`."""
+    from langdetect.detector_factory import PROFILES_DIRECTORY
+
+    data: dict[str, Any] = json.loads(Path(PROFILES_DIRECTORY, code).read_text("utf-8"))
+    return data
+
+
+@functools.lru_cache(maxsize=4096)
+def _normal(char: str) -> str:
+    """langdetect's own folding of letters that its profiles were made with."""
+    from langdetect.utils.ngram import NGram
+
+    return str(NGram.normalize(char))
