@@ -14,7 +14,8 @@ from typing import Any
 from grpo_rewards import expr as x
 from grpo_rewards.catalog import parse_type
 from grpo_rewards.errors import Finding, Place, RulesetError
-from grpo_rewards.graph import Graph, InputSpec, Settings, TestCase, tight_interval
+from grpo_rewards.graph import AttackCase, Graph, InputSpec, Settings, TestCase, tight_interval
+from grpo_rewards.hacks import FAMILIES
 from grpo_rewards.lower import AMBIENT, Function, Lowering, Problem, nearest
 from grpo_rewards.parse import Parsed, parse_expr_text
 from grpo_rewards.rules import format as formats
@@ -30,7 +31,6 @@ ERRORS = ("error", "timeout", "too_large", "failed")
 NOT_BUILT: dict[type[x.Statement], str] = {
     x.Import: "`import` is not built yet",
     x.Extern: "`extern` is not built yet; in Python, compute the column and pass it as an input",
-    x.Attack: "`attack` blocks are not built yet",
     x.Check: "`check` statements are not built yet",
 }
 
@@ -83,6 +83,8 @@ class _Checker:
         self._check_reward()
         for test in self.parsed.ruleset.of(x.Test):
             self._guard(test, self.on_test)
+        for attack in self.parsed.ruleset.of(x.Attack):
+            self._guard(attack, self.on_attack)
         self._check_overrides()
         self._lint_unused()
 
@@ -369,6 +371,16 @@ class _Checker:
         if not self.graph[number].type.is_numeric:
             raise Problem("T42", "what is expected has to be true or false", expect.place)
         return number, str(expect), expect.place
+
+    def on_attack(self, attack: x.Attack) -> None:
+        if self.graph.reward < 0:
+            return  # the reward itself has a finding
+        for family in attack.families:
+            if family not in FAMILIES:
+                hint = nearest(family, tuple(FAMILIES)) or f"one of {', '.join(FAMILIES)}"
+                raise Problem("N09", f"unknown attack `{family}`", attack.place, hint)
+        number, text, place = self._expect(x.Expect(attack.expect, place=attack.expect.place))
+        self.graph.attacks.append(AttackCase(attack.families, number, text, place))
 
     # What is left over
 

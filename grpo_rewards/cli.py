@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -14,17 +15,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from grpo_rewards.audit import AttackReport
+from grpo_rewards.audit import attack as run_attack
+from grpo_rewards.audit import calibrate as run_calibrate
+from grpo_rewards.audit import diff as run_diff
 from grpo_rewards.check import check as check_ruleset
 from grpo_rewards.errors import RewardError
-from grpo_rewards.explain import explain_row
+from grpo_rewards.explain import explain_row, shorten
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
-from grpo_rewards.offline import Totals, read_row, score_file
+from grpo_rewards.offline import Totals, read_row, read_rows, score_file
 from grpo_rewards.parse import parse_all
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
 from grpo_rewards.scorer import Scorer, load, read_text
+from grpo_rewards.scores import as_floats
 
 app = typer.Typer(
     name="grpo-rewards",
@@ -315,6 +322,121 @@ def explain(
             columns["step"] = step
         for explanation in explain_row(scorer, columns):
             out.print(explanation.to_tree())
+
+
+@app.command()
+def attack(
+    ruleset: File,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Rows with golds.")] = None,
+    mapping: Mapping = None,
+    settings: Settings = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Attack this many rows.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Try families of reward hacks, drawn relative to each gold; report the highest reward that a
+    completion without the right answer reached.
+
+    Without DATA the golds of the file's tests are attacked. Exit 1 where an `attack` statement of
+    the ruleset does not hold.
+    """
+    with _scorer(ruleset, settings) as scorer:
+        rows = (
+            read_rows(scorer, data, mapping=_pairs(mapping, "--map"), limit=limit)
+            if data is not None
+            else [dict(row) for test in scorer.tests for row in test.rows][:limit]
+        )
+        report = run_attack(scorer, rows)
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+    else:
+        out.print(_attack_table(report, ruleset))
+        for breach in report.breaches:
+            err.print(f"{ruleset}: {breach.family} reached {breach.reward:.4g}", markup=False)
+            err.print(f"  {breach.expect}", markup=False)
+            err.print(f"  completion: {shorten(breach.completion)!r}", markup=False)
+    raise typer.Exit(1 if report.breaches else 0)
+
+
+def _attack_table(report: AttackReport, ruleset: Path) -> Table:
+    table = Table(title=f"{ruleset}: hacks without the right answer", title_justify="left")
+    for heading in ("family", "tried", "highest", "by"):
+        table.add_column(heading, justify="right" if heading in ("tried", "highest") else "left")
+    for row in report.families:
+        shown = Text(repr(shorten(row.completion)))
+        table.add_row(row.family, f"{row.tried:,}", f"{row.highest:.4g}", shown)
+    return table
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A ruleset.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another, or another version of it.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
+    mapping: Mapping = None,
+    settings: Settings = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two rulesets over one dataset: which scores change, and the rows that change most."""
+    with _scorer(a, settings) as one, _scorer(b, settings) as other:
+        pairs = _pairs(mapping, "--map")
+        rows = [
+            {**left, **right}
+            for left, right in zip(
+                read_rows(one, data, mapping=pairs, limit=limit),
+                read_rows(other, data, mapping=pairs, limit=limit),
+                strict=True,
+            )
+        ]
+        found = run_diff(one, other, rows)
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    table = Table(title=f"{found.size:,} rows: A = {a}, B = {b}", title_justify="left")
+    for heading in ("score", "changed", "mean A", "mean B"):
+        table.add_column(heading, justify="left" if heading == "score" else "right")
+    for change in found.changes:
+        changed = f"only {change.only_in}" if change.only_in else f"{change.changed:,}"
+        table.add_row(change.name, changed, f"{change.mean_a:.4f}", f"{change.mean_b:.4f}")
+    out.print(table)
+    for row, left, right in found.rows:
+        out.print(f"row {row}: {left:.4g} → {right:.4g}", markup=False)
+
+
+@app.command()
+def calibrate(
+    ruleset: File,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
+    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="True or false labels.")],
+    score: Annotated[str, typer.Option("--score", help="Which score to compare.")] = "reward",
+    mapping: Mapping = None,
+    settings: Settings = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a score against labels: AUC, kappa, precision and recall, and who disagrees."""
+    with _scorer(ruleset, settings) as scorer:
+        if score not in (*scorer.names, "reward"):
+            known = ", ".join((*scorer.names, "reward"))
+            raise typer.BadParameter(f"no score {score!r}; there are {known}", param_hint="--score")
+        pairs = _pairs(mapping, "--map")
+        rows = read_rows(scorer, data, mapping=pairs, extra={"label": label}, limit=limit)
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        found = run_calibrate(as_floats(scorer(**columns).columns[score]), columns["label"])
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+        return
+    out.print(f"{found.rows:,} rows, {found.null:,} null   AUC {found.auc:.4f}")
+    table = Table(title=f"calling `{score}` ≥ t right", title_justify="left")
+    for heading in ("t", "precision", "recall", "agreement"):
+        table.add_column(heading, justify="right")
+    for row in found.thresholds:
+        cells = (f"{row.at:.4g}", f"{row.precision:.4f}", f"{row.recall:.4f}")
+        table.add_row(*cells, f"{row.agreement:.4f}", style="bold" if row == found.best else None)
+    out.print(table)
+    out.print(f"kappa {found.kappa:.4f} at t = {found.best.at:.4g}")
+    shown = ", ".join(map(str, found.disagreements[:20])) or "none"
+    out.print(f"rows that disagree: {shown}", markup=False)
 
 
 @app.command()

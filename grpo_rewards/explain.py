@@ -15,7 +15,7 @@ from grpo_rewards.graph import Graph, Node
 from grpo_rewards.plan import Plan
 from grpo_rewards.scorer import Scorer
 
-SHOWN_CHARS = 60  # of a text value, from both ends
+SHOWN_CHARS = 44  # of a text value, from both ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,8 @@ def show(column: Column, row: int = 0) -> str:
     if value is None:
         return "null"
     if isinstance(value, str):
-        text = value if len(value) <= SHOWN_CHARS else f"{value[:40]} … {value[-15:]}"
         place = f" at {value.start}..{value.end}" if isinstance(value, Span) else ""
-        return f"{text!r}{place}"
+        return f"{shorten(value)!r}{place}"
     if column.values.dtype == bool:
         return str(bool(value)).lower()
     if isinstance(value, float):
@@ -114,6 +113,11 @@ def show(column: Column, row: int = 0) -> str:
     if ok is not None:
         return f"{'fits' if ok else 'does not fit'}, credit {value.credit:.3g}{_failure(value)}"
     return repr(value)[:SHOWN_CHARS]
+
+
+def shorten(text: str) -> str:
+    """A text cut to its two ends where it is long."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:28]} … {text[-12:]}"
 
 
 def _failure(match: Any) -> str:

@@ -76,6 +76,16 @@ class TestCase:
 
 
 @dataclass(frozen=True, slots=True)
+class AttackCase:
+    """An `attack` statement: families of hacks, and what must hold of each as a node."""
+
+    families: tuple[str, ...]
+    expect: int
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """A ruleset's policy. `on_error` maps an error's label to a value, None (null) or "lowest"."""
 
@@ -97,6 +107,7 @@ class Graph:
     params: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
+    attacks: list[AttackCase] = field(default_factory=list)
     ranges: dict[str, Interval] = field(default_factory=dict)
     _ids: dict[Any, int] = field(default_factory=dict)
 

@@ -131,15 +131,32 @@ def score_file(
     return totals
 
 
+def read_rows(
+    scorer: Scorer,
+    source: Path,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """The inputs of a ruleset for the first rows of a dataset, a dict a row; `extra` names further
+    columns by their paths."""
+    dataset = open_dataset(source)
+    paths = {**column_paths(scorer, mapping or {}, dataset.fields()), **(extra or {})}
+    rows: list[dict[str, Any]] = []
+    for batch in dataset.batches(BATCH_ROWS, columns=paths):
+        for i in range(len(batch.rows)):
+            rows.append({name: values[i] for name, values in batch.columns.items()})
+            if limit is not None and len(rows) >= limit:
+                return rows
+    return rows
+
+
 def read_row(
     scorer: Scorer, source: Path, row: int, *, mapping: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The columns of one row of a dataset, by its number from 0."""
-    dataset = open_dataset(source)
-    paths = column_paths(scorer, mapping or {}, dataset.fields())
-    seen = 0
-    for batch in dataset.batches(BATCH_ROWS, columns=paths):
-        if row < seen + len(batch.rows):
-            return {name: values[row - seen] for name, values in batch.columns.items()}
-        seen += len(batch.rows)
-    raise BatchError(f"{source}: there is no row {row}; it has {seen}")
+    """The inputs of one row of a dataset, by its number from 0."""
+    rows = read_rows(scorer, source, mapping=mapping, limit=row + 1)
+    if row >= len(rows):
+        raise BatchError(f"{source}: there is no row {row}; it has {len(rows)}")
+    return rows[row]

@@ -22,6 +22,7 @@ REWARDS = [
     "parse",
     "graph",
     "lower",
+    "hacks",
     "check",
     "plan",
     "workers",
