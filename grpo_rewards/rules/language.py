@@ -8,7 +8,7 @@ chain of thought". Here a text is cut once into pieces with one language each:
 3. elsewhere a sentence of 30 letters or more is judged by langdetect, among the languages of its
    script; a sentence that is not the text's main language is judged again, with half of the
    probability on the main one, and is foreign only where less than a tenth is left of it;
-4. a shorter sentence takes the language of the one before: statistics would guess;
+4. a shorter sentence takes the language of the one before, unless its words fit another far better;
 5. within a sentence, a run of words whose letters fit another language far better is in that one.
 
 The cut does not know which language is asked for, so the shares of all languages add up to at most
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
 from grpo_rewards.rules.masks import mask
-from grpo_rewards.rules.phrases import Run, foreign_runs, profile
+from grpo_rewards.rules.phrases import Run, better, foreign_runs, profile
 from grpo_rewards.rules.scripts import (
     LANGUAGES_OF,
     LATIN_WORD,
@@ -350,7 +350,13 @@ def _languages(pieces: list[Piece], script: str) -> list[str]:
         language if language in (None, main) else _judge(piece.text, script, main)
         for language, piece in zip(first, pieces, strict=True)
     ]
-    return _inherit(judged, main)
+    found = _inherit(judged, main)
+    if main == UNKNOWN:
+        return found
+    return [
+        better(piece.words, language, script) if verdict is None else language
+        for piece, language, verdict in zip(pieces, found, first, strict=True)
+    ]
 
 
 def _main(pieces: list[Piece], first: list[str | None], script: str) -> str:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from grpo_rewards.rules.scripts import LANGUAGES_OF
 
 MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
+MIN_EVIDENCE_WHOLE = 15.0  # nats, for a short sentence as a whole: one in a hundred is wrong
 MIN_WORDS = 2
 MAX_RUNS = 8  # of one sentence
 _SMOOTHING = 0.5 / 10_000  # langdetect's alpha over its base frequency
@@ -58,6 +59,21 @@ def foreign_runs(
         found += _chunk(sentences[first:last], languages[first:last], script)
         first = last
     return found
+
+
+def better(words: Sequence[str], language: str, script: str) -> str:
+    """The language that a short sentence fits far better than its presumed one, or that one.
+
+    >>> better("wait let me check it".split(), "fr", "latin")
+    'en'
+    """
+    if sum(not word[0].isupper() for word in words) < MIN_WORDS:
+        return language
+    codes = LANGUAGES_OF[script]
+    fit = np.sum([_fit(script, word) for word in words], axis=0)
+    best = int(np.argmax(fit))
+    evidence = fit[best] - fit[codes.index(language)]
+    return codes[best] if evidence >= MIN_EVIDENCE_WHOLE else language
 
 
 def _chunk(
