@@ -14,6 +14,7 @@ import numpy.typing as npt
 from grpo_rewards.errors import BatchError, Place
 from grpo_rewards.hacks import FAMILIES, Target, layouts_for
 from grpo_rewards.plan import Plan
+from grpo_rewards.rules.equal import compile_gold
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import as_floats
 
@@ -66,7 +67,8 @@ def attack(
     unknown = [name for name in wanted if name not in FAMILIES]
     if unknown:
         raise BatchError(f"unknown attack `{unknown[0]}`\n  hint: there are {', '.join(FAMILIES)}")
-    targets = [(i, row, str(row["gold"])) for i, row in enumerate(rows) if row.get("gold")]
+    golds = [compile_gold(str(row.get("gold") or "")) for row in rows]
+    targets = [(i, rows[i], gold.text) for i, gold in enumerate(golds) if gold.is_readable]
     if not targets:
         raise BatchError("an attack needs rows with a `gold`\n  hint: give a dataset, or add tests")
     layouts = _layouts(scorer)
