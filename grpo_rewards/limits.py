@@ -32,22 +32,28 @@ MAX_GRAMMAR_STATES = 2_000  # counted repeats multiply them; a table of 375 take
 MAX_EARLEY_CHARS = 4_000  # Earley reads some 5,000 characters a second
 MAX_JSON_CHARS = 200_000  # a validator visits every value: about a second
 MAX_PATTERN_CHARS = 2_000
+MAX_REPETITION_CHARS = 1_000_000  # of a longer text the head
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
-MAX_NUMBER_CHARS = 1_000  # digits of a number that is read exactly
 
-# Mathematics.
-MAX_MATH_CHARS = 2_000  # an answer, not a solution
-MAX_MATH_TOKENS = 500
-MAX_MATH_DEPTH = 40  # levels of brackets that the reader recurses into
-MAX_EXPONENT = 1_000  # larger powers and factorials of numbers are not computed
-
-# What a mathematical answer may be (rules/latex.py and what stands on it).
+# Mathematical answers (rules/latex.py and what stands on it).
+MAX_BOXES = 64  # of a completion; only the last ones can be an answer
 MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
 MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
 MAX_MATH_DEPTH = 64  # brackets in brackets; honest answers stay below 10
 MAX_TREE_DEPTH = 120  # every walk over a tree recurses, Python allows 1,000 frames
 MAX_NUMBER_DIGITS = 1_000  # of one number inside an expression; Fractions stay small
 MAX_PLAIN_DIGITS = 1_000_000  # of a number alone, compared as a string of digits
+MAX_FRACTION_BITS = 8_000  # of one exact number; larger powers stay unevaluated
+MAX_FACTORIAL = 500  # n! is computed exactly up to here, by the gamma function beyond
+MAX_GAMMA = 100_000  # larger factorials have no use and cost memory
+MAX_MAGNITUDE_BITS = 2_000_000  # |log2| of a power; towers stop here
+MAX_ANGLE = 1e15  # the sine of more is noise that costs digits
+MAX_VARIABLES = 40  # of one comparison
+SAMPLE_POINTS = 6  # where two expressions are compared: three positive, three with minus signs
+MAX_PAIRS = 2_000  # of parts that one comparison looks at
+MAX_MATRIX = 12  # rows or columns of a matrix product that is worked out
+MAX_SYMPY_NODES = 200  # of both trees together; SymPy's own algorithms know no bounds
+MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged

@@ -84,6 +84,15 @@ WORD = re.compile(
     + r"|(?P<other>[^\W\d_]))"
 )
 
+_UNSPACED = "".join(_RANGES[name] for name in WEIGHTS)
+_SPACED = "".join(chars for name, chars in _RANGES.items() if name not in WEIGHTS)
+
+#: Words and numbers to count: runs of letters, digits and their signs, and single letters where
+#: words are not set apart.
+UNIT = re.compile(
+    f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_SPACED}])(?:[^\\W{_UNSPACED}]+|[{_SPACED}{_INNER}])*"
+)
+
 #: Words of Latin letters only, for texts that have no others.
 LATIN_WORD = re.compile(f"[{_RANGES['latin']}][{_RANGES['latin']}{_INNER}]*")
 

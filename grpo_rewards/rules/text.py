@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from grpo_rewards.columns import Span
-from grpo_rewards.limits import MAX_PATTERN_CHARS, MAX_REPETITION_UNITS
+from grpo_rewards.limits import MAX_PATTERN_CHARS, MAX_REPETITION_CHARS, MAX_REPETITION_UNITS
+from grpo_rewards.rules.scripts import UNIT
 
 _FLAGS = {"i": "case_sensitive", "s": "dot_nl", "m": "one_line"}
 
@@ -60,7 +61,11 @@ def length(text: str) -> int:
 
 
 def words(text: str) -> int:
-    """Words: runs between white space; Chinese, Japanese and Thai count by letters."""
+    """Words and numbers; Chinese, Japanese, Thai and their like count by letters.
+
+    >>> words("We have 2 words."), words("我们有")
+    (4, 3)
+    """
     return len(units(text))
 
 
@@ -98,65 +103,102 @@ def strip_commas(text: str) -> str:
 
 
 def units(text: str) -> list[str]:
-    """The words of a text; scripts without spaces fall into letters.
+    """The words of a text without punctuation; scripts without spaces fall into letters.
 
-    >>> units("so 我们 go")
-    ['so', '我', '们', 'go']
+    >>> units("So, 我们 go!")
+    ['So', '我', '们', 'go']
     """
-    found: list[str] = []
-    word: list[str] = []
-    for char in text:
-        alone = _stands_alone(char)
-        if (alone or char.isspace()) and word:
-            found.append("".join(word))
-            word = []
-        if alone:
-            found.append(char)
-        elif not char.isspace():
-            word.append(char)
-    return [*found, "".join(word)] if word else found
-
-
-@functools.lru_cache(maxsize=4096)
-def _stands_alone(char: str) -> bool:
-    if char.isascii():
-        return False
-    name = unicodedata.name(char, "")
-    return name.startswith(("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"))
+    return UNIT.findall(text)
 
 
 def repetition(text: str, *, n: int = 3) -> float | None:
     """The share of n-grams of words that occurred before, in [0, 1]; None below n words.
 
+    Case and punctuation do not tell words apart. A text without n words is judged by characters,
+    so that `!!!!!!!!` is no way out.
+
     >>> repetition("a b c a b c a b c", n=3)
     0.5714285714285714
     """
-    return _repeated(units(text[:MAX_REPETITION_UNITS]), int(n))
+    head = text[:MAX_REPETITION_CHARS].lower()
+    found = units(head)
+    if len(found) < n:
+        found = [char for char in head if not char.isspace()]
+    return _repeated(found, int(n))
 
 
 def repetition_ids(ids: Sequence[Any], *, n: int = 3) -> float | None:
     """The same over token ids."""
-    return _repeated(list(ids)[:MAX_REPETITION_UNITS], int(n))
+    return _repeated(list(ids[:MAX_REPETITION_UNITS]), int(n))
 
 
 def _repeated(items: Sequence[Any], n: int) -> float | None:
     total = len(items) - n + 1
     if n < 1 or total < 1:
         return None
-    distinct = len({tuple(items[i : i + n]) for i in range(total)})
+    distinct = len(set(zip(*(items[i:] for i in range(n)), strict=False)))
     return 1 - distinct / total
+
+
+def outside(text: str, *spans: str | None) -> str:
+    """What is left of a text without some spans of it; what was not cut from the text is ignored.
+
+    >>> text = "a <b>c</b> d"
+    >>> outside(text, Span.cut(text, 2, 10))
+    'a  d'
+    """
+    origin = getattr(text, "start", 0)
+    places = sorted(
+        (max(span.start - origin, 0), max(span.end - origin, 0))
+        for span in spans
+        if isinstance(span, Span)
+    )
+    parts, kept = [], 0
+    for start, end in places:
+        parts.append(text[kept : max(start, kept)])
+        kept = max(kept, end)
+    return "".join((*parts, text[kept:]))
 
 
 def overlong(n_tokens: float, max_len: float, cache: float) -> float:
     """DAPO's soft punishment of length (arXiv 2503.14476, Eq. 13), in [-1, 0].
 
-    0 up to max_len - cache, then falling to -1 at max_len.
+    0 up to max_len - cache, then falling to -1 at max_len. Without a cache it is a step.
 
     >>> [overlong(n, 100, 20) for n in (80, 90, 100, 200)]
     [0.0, -0.5, -1.0, -1.0]
     """
-    if n_tokens <= max_len - cache:
-        return 0.0
-    if n_tokens >= max_len:
+    if n_tokens > max_len or (n_tokens == max_len and cache > 0):
         return -1.0
-    return (max_len - cache - n_tokens) / cache
+    if cache <= 0 or n_tokens <= max_len - cache:
+        return 0.0
+    return max((max_len - cache - n_tokens) / cache, -1.0)
+
+
+def cosine_length(
+    n_tokens: float,
+    correct: bool | float,
+    max_len: float,
+    *,
+    correct_short: float = 1.0,
+    correct_long: float = 0.5,
+    wrong_short: float = -1.0,
+    wrong_long: float = -0.5,
+    exceed: float = -1.0,
+) -> float | None:
+    """The cosine length reward (arXiv 2502.03373, 3.1), between the least and greatest option.
+
+    A correct completion earns more when it is short, a wrong one loses less when it is long, and
+    one that reaches `max_len` gets `exceed`. None where `max_len` is not positive.
+
+    >>> [round(cosine_length(n, True, 100), 3) for n in (0, 50, 99, 100)]
+    [1.0, 0.75, 0.5, -1.0]
+    """
+    if not max_len > 0:
+        return None
+    if n_tokens >= max_len:
+        return exceed
+    short, long = (correct_short, correct_long) if correct else (wrong_short, wrong_long)
+    done = max(n_tokens, 0) / max_len
+    value = long + 0.5 * (short - long) * (1 + math.cos(done * math.pi))
+    return min(max(value, min(short, long)), max(short, long))
