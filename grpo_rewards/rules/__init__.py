@@ -6,12 +6,23 @@ signatures, ranges and costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grpo_rewards.catalog import DEFERRED, RowKernel, Rule, rule
-from grpo_rewards.columns import Outcome
-from grpo_rewards.rules import equal, extract, format, language, math, text
+import numpy as np
+
+from grpo_rewards.catalog import DEFERRED, GroupKernel, RowKernel, Rule, rule
+from grpo_rewards.columns import Column, Outcome, Status
+from grpo_rewards.rules import (
+    arithmetic,
+    equal,
+    extract,
+    format,
+    group,
+    language,
+    math,
+    text,
+)
 from grpo_rewards.rules.operators import OPERATORS
 from grpo_rewards.types import UNIT, Interval
 
@@ -58,6 +69,29 @@ def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | N
 
 def _partial(_args: Any, options: Mapping[str, Any]) -> str | None:
     return None if 0 <= options["partial_max"] <= 1 else "partial_max lies in 0..1"
+
+
+def _grouped(function: Callable[..., group.Result]) -> GroupKernel:
+    """A group kernel from a function of arrays; no value of a group is UNDEFINED."""
+
+    def kernel(*args: Any, **options: Any) -> Column:
+        *columns, groups = args
+        present, status = arithmetic.strict(tuple(columns))
+        floats = [column.values.astype(np.float64, copy=False) for column in columns]
+        ints = {name: int(value) for name, value in options.items()}
+        values, has = function(*floats, present, groups, **ints)
+        undefined = np.where(status != 0, status, Status.UNDEFINED)
+        return Column(np.where(has, values, 0.0), has, np.where(has, 0, undefined).astype(np.uint8))
+
+    return GroupKernel(kernel)
+
+
+def _cosine(_ranges: Sequence[Interval], options: Mapping[str, Any]) -> Interval:
+    return Interval(min(options.values()), max(options.values()))
+
+
+def _same(ranges: Sequence[Interval], _options: Mapping[str, Any]) -> Interval:
+    return ranges[0]
 
 
 def _fits(m: format.Match) -> bool:
@@ -112,12 +146,21 @@ _EXTRACT = (
 
 _MATH = (
     rule(
-        "math.equal(answer: text?, gold: text) -> bool",
+        'math.equal(answer: text?, gold: text, *, extract: "auto"|"none" = "auto",'
+        ' units: "lenient"|"strict"|"ignore" = "lenient", decimals: num = null, rtol: num = null,'
+        " figures: num = 6, evaluate: bool = false, positive: bool = false) -> bool",
         RowKernel(_equal, keyed=True, finish=_symbolic),
         "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
-        "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong.",
+        "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong."
+        " What counts as equal, and every option: docs/math.md.",
         cost=3, example='math.equal("1/2", "0.5")',
     ),
+    rule("math.eval_arith(text: text) -> num?", RowKernel(math.eval_arith),
+         "The exact value of an arithmetic expression: + - * / ** and brackets over numbers.",
+         cost=2, example='math.eval_arith("(1 + 2) * 3 / 4")'),
+    rule("math.choice(text: text) -> text?", RowKernel(math.choice),
+         "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
+         example='math.choice("The answer is (B).")'),
     rule("math.number(text: text) -> num?", RowKernel(math.number),
          "The number that a text is: 1,234, -1/2, 2 1/2, 50%, $18, 1e3.",
          example='math.number("1,234.50")'),
@@ -165,6 +208,30 @@ _LANGUAGE = (
          example='language.detect("Das ist ein deutscher Satz.")'),
 )  # fmt: skip
 
+_GROUP = (
+    rule("group.mean(values: num) -> num", _grouped(group.mean),
+         "The mean of the group; rows without a value do not count.", range=_same),
+    rule("group.min(values: num) -> num", _grouped(group.min), "The least of the group.",
+         range=_same),
+    rule("group.max(values: num) -> num", _grouped(group.max), "The greatest of the group.",
+         range=_same),
+    rule("group.std(values: num, *, ddof: num = 0) -> num", _grouped(group.std),
+         "The standard deviation of the group; null below two values.", range=COUNT),
+    rule("group.zscore(values: num, *, ddof: num = 0) -> num", _grouped(group.zscore),
+         "How many standard deviations above the group's mean; 0 where all are alike."),
+    rule("group.rank(values: num) -> num", _grouped(group.rank),
+         "The place in the group, from 0 for the least to 1 for the greatest.", range=UNIT),
+    rule("group.argmax(values: num) -> num", _grouped(group.argmax),
+         "Which row of the group has the greatest value, from 0; the first of equals.",
+         range=COUNT),
+    rule("group.fraction(values: num) -> num", _grouped(group.fraction),
+         "The share of the group that is not 0: its pass rate.", range=UNIT),
+    rule("group.length_relative(n_tokens: num, correct: num) -> num",
+         _grouped(group.length_relative),
+         "Kimi k1.5's length reward: 0.5 for the shortest of the group to -0.5 for the longest;"
+         " a wrong one never gains by it.", range=Interval(-0.5, 0.5)),
+)  # fmt: skip
+
 _TEXT = (
     rule("text.length(text: text) -> num", RowKernel(text.length), "Characters.", range=COUNT,
          example='text.length("four")'),
@@ -197,12 +264,23 @@ _TEXT = (
         "DAPO's soft punishment of length: 0, then falling to -1 over the last `cache` tokens.",
         range=Interval(-1, 0), cost=0, example="text.overlong(95, 100, 10)",
     ),
+    rule("text.outside(text: text, spans: text?...) -> text", RowKernel(text.outside),
+         "What is left of a text without some spans of it.",
+         example='text.outside("a b", extract.first_number("a b"))'),
+    rule(
+        "text.cosine_length(n_tokens: num, correct: num, max_len: num, *, correct_short: num = 1,"
+        " correct_long: num = 0.5, wrong_short: num = -1, wrong_long: num = -0.5,"
+        " exceed: num = -1) -> num?",
+        RowKernel(text.cosine_length),
+        "The cosine length reward: right is better short, wrong is better long.",
+        range=_cosine, cost=0, example="text.cosine_length(50, 1, 100)",
+    ),
     rule("matches(text: text, pattern: pattern) -> bool", RowKernel(text.matches),
          'Whether a pattern is found in a text: `x matches re"…"`.'),
 )  # fmt: skip
 
 CATALOG: dict[str, Rule] = {
     row.name: row
-    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _TEXT)
+    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _GROUP, _TEXT)
     for row in table
 }

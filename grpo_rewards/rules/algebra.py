@@ -1,210 +1,178 @@
-"""LaTeX and plain algebra, mixed → a small tree → SymPy by constructors. Text is never evaluated.
+"""The last rung: SymPy. Objects are built by constructors from a tree, never from text.
 
-The tree is nested tuples: ("num", "1/2"), ("sym", "x"), ("add", a, b), ("pow", a, b), …
+Meant for a worker that can be killed; even so, what is obviously too large is refused first.
+SymPy is imported inside the functions: `import grpo_rewards` does not pay for it.
 """
 
 from __future__ import annotations
 
-import re
-from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
-from grpo_rewards.limits import MAX_EXPONENT, MAX_MATH_CHARS, MAX_MATH_DEPTH, MAX_MATH_TOKENS
-from grpo_rewards.rules.decimals import exact
-
-Tree = tuple[Any, ...]
-
-_TOKEN = re.compile(r"\s*(\\[A-Za-z]+|\\.|\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+|\*\*|[^\s])")
-_SPACING = re.compile(r"\\(?:left|right|,|;|!|:|quad|qquad|displaystyle|big|Big)(?![A-Za-z])|~")
-_UNICODE = {"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "π": "\\pi", "√": "\\sqrt", "∞": "\\infty",
-            "²": "^2", "³": "^3", "½": "(1/2)", "≤": "\\le", "≥": "\\ge"}  # fmt: skip
-_FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "exp", "sqrt"}
-_CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "E", "\\infty": "oo", "i": "I"}
+from grpo_rewards import limits
+from grpo_rewards.rules.canonical import rename
+from grpo_rewards.rules.latex import Node, names, negate, num, size
 
 
-class Unreadable(Exception):
-    """The text is no expression that this reader knows."""
+class NotAlgebra(Exception):
+    """Internal: a part that has no counterpart in SymPy."""
 
 
-def parse(text: str) -> Tree | None:
-    r"""The tree of an expression; None where it is none, or too large to read.
+_FUNCTIONS: Final = {
+    **{name: name for name in "sin cos tan cot sec csc sinh cosh tanh coth sech csch".split()},
+    **{"arc" + name: "a" + name for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
+    "ln": "log", "log": "log", "sign": "sign", "floor": "floor", "ceil": "ceiling", "re": "re",
+    "im": "im", "conj": "conjugate", "factorial": "factorial", "factorial2": "factorial2",
+    "binom": "binomial", "gcd": "gcd", "lcm": "lcm", "min": "Min", "max": "Max", "gamma": "gamma",
+    "zeta": "zeta", "erf": "erf", "abs": "Abs", "arg": "arg", "norm": "Abs",
+}  # fmt: skip
 
-    >>> parse(r"\frac{x}{2} + 1")
-    ('add', ('div', ('sym', 'x'), ('num', '2')), ('num', '1'))
+
+def to_sympy(node: Node) -> Any:
+    """The SymPy object of an expression; raises NotAlgebra for what is none.
+
+    >>> from grpo_rewards.rules.latex import parse
+    >>> to_sympy(parse(r"\\\\frac{x}{2} + \\\\sin y"))
+    x/2 + sin(y)
     """
-    for char, plain in _UNICODE.items():
-        text = text.replace(char, plain)
-    text = _SPACING.sub(" ", text.strip().strip("$")).strip().rstrip(".")
-    if not text or len(text) > MAX_MATH_CHARS or re.search(r"(?<!\\)\b[A-Za-z]{5,}", text):
-        return None  # words are no algebra
-    tokens = _TOKEN.findall(text)
-    if len(tokens) > MAX_MATH_TOKENS:
-        return None
-    reader = _Reader(tokens)
-    try:
-        tree = reader.sum(0)
-    except Unreadable:
-        return None
-    return tree if reader.at == len(tokens) else None
-
-
-class _Reader:
-    """Recursive descent, a bounded number of levels deep."""
-
-    def __init__(self, tokens: list[str]) -> None:
-        self.tokens = tokens
-        self.at = 0
-
-    @property
-    def next(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self, wanted: str = "") -> str:
-        token = self.next
-        if not token or (wanted and token != wanted):
-            raise Unreadable
-        self.at += 1
-        return token
-
-    def sum(self, depth: int) -> Tree:
-        if depth > MAX_MATH_DEPTH:
-            raise Unreadable
-        left = self.product(depth)
-        while self.next in ("+", "-"):
-            op = "add" if self.take() == "+" else "sub"
-            left = (op, left, self.product(depth))
-        return left
-
-    def product(self, depth: int) -> Tree:
-        left = self.signed(depth)
-        while True:
-            if self.next in ("*", "/", "\\cdot", "\\times", "\\div"):
-                op = "div" if self.take() in ("/", "\\div") else "mul"
-                left = (op, left, self.signed(depth))
-            elif self._starts_factor():
-                left = ("mul", left, self.power(depth))
-            else:
-                return left
-
-    def _starts_factor(self) -> bool:
-        token = self.next
-        return bool(token) and (token in "({" or token[0].isalnum() or token in _OPENERS)
-
-    def signed(self, depth: int) -> Tree:
-        signs = 0
-        while self.next in ("+", "-"):
-            signs += self.take() == "-"
-        value = self.power(depth)
-        return ("neg", value) if signs % 2 else value
-
-    def power(self, depth: int) -> Tree:
-        base = self.atom(depth)
-        while self.next == "!":
-            self.take()
-            base = ("fac", base)
-        if self.next in ("^", "**"):
-            self.take()
-            exponent = self.signed(depth + 1) if self.next == "-" else self.group(depth)
-            return ("pow", base, exponent)
-        return base
-
-    def group(self, depth: int) -> Tree:
-        """`{…}`, or the one atom that LaTeX takes without braces."""
-        if depth > MAX_MATH_DEPTH:
-            raise Unreadable
-        if self.next == "{":
-            self.take()
-            value = self.sum(depth + 1)
-            self.take("}")
-            return value
-        return self.power(depth + 1)
-
-    def atom(self, depth: int) -> Tree:
-        token = self.take()
-        if token in "({[":
-            value = self.sum(depth + 1)
-            self.take({"(": ")", "{": "}", "[": "]"}[token])
-            return value
-        if token[0].isdigit() or token[0] == ".":
-            number = exact(token)
-            if number is None:
-                raise Unreadable
-            return ("num", str(number))
-        name = token.lstrip("\\")
-        if token in ("\\frac", "\\dfrac", "\\tfrac", "\\cfrac"):
-            return ("div", self.group(depth + 1), self.group(depth + 1))
-        if name == "sqrt":
-            return self._root(depth)
-        if name in _FUNCTIONS and token.startswith("\\"):
-            return ("fun", name, self.group(depth + 1))
-        if token in _CONSTANTS:
-            return ("const", _CONSTANTS[token])
-        if token.isalpha() and token.isascii():
-            return self._word(token, depth)
-        if token in _GREEK:
-            return ("sym", name)
-        raise Unreadable
-
-    def _word(self, letter: str, depth: int) -> Tree:
-        """Letters are one token each: look for a function's name, else a symbol."""
-        for name in sorted(_FUNCTIONS, key=len, reverse=True):
-            rest = self.tokens[self.at : self.at + len(name) - 1]
-            if letter + "".join(rest) == name and all(len(t) == 1 for t in rest):
-                self.at += len(name) - 1
-                if name == "sqrt":
-                    return self._root(depth)
-                return ("fun", name, self.group(depth + 1))
-        return ("sym", letter)
-
-    def _root(self, depth: int) -> Tree:
-        index: Tree = ("num", "2")
-        if self.next == "[":
-            self.take()
-            index = self.sum(depth + 1)
-            self.take("]")
-        return ("pow", self.group(depth + 1), ("div", ("num", "1"), index))
-
-
-_GREEK = {
-    f"\\{name}" for name in ("alpha", "beta", "gamma", "theta", "lambda", "mu", "phi", "omega")
-}
-_OPENERS = {"\\frac", "\\dfrac", "\\tfrac", "\\cfrac", "\\sqrt", "\\pi", *_GREEK} | {
-    f"\\{name}" for name in _FUNCTIONS
-}
-
-
-def to_sympy(tree: Tree) -> Any:
-    """The SymPy expression of a tree, by constructors; Unreadable where a power would explode."""
     import sympy
 
-    head, *args = tree
-    if head == "num":
-        number = Fraction(args[0])
-        return sympy.Rational(number.numerator, number.denominator)
-    if head == "sym":
-        return sympy.Symbol(args[0])
-    if head == "const":
-        return {"pi": sympy.pi, "E": sympy.E, "oo": sympy.oo, "I": sympy.I}[args[0]]
-    if head == "fun":
-        functions = {"sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "exp": sympy.exp}
-        return functions.get(args[0], sympy.log)(to_sympy(args[1]))
-    values = [to_sympy(arg) for arg in args]
-    if head == "pow":
-        exponent = values[1]
-        if exponent.is_number and not abs(exponent) <= MAX_EXPONENT:
-            raise Unreadable
-        return sympy.Pow(*values)
-    if head == "fac":
-        if not (values[0].is_Integer and 0 <= values[0] <= MAX_EXPONENT):
-            raise Unreadable
-        return sympy.factorial(values[0])
-    if head == "div" and values[1] == 0:
-        raise Unreadable
-    if head == "neg":
-        return -values[0]
-    left, right = values
-    return (
-        {"add": left + right, "sub": left - right, "mul": left * right}.get(head)
-        if (head != "div")
-        else left / right
-    )
+    args = node.args
+    match node.op:
+        case "num":
+            return sympy.Rational(args[0].numerator, args[0].denominator)
+        case "sym":
+            constants = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
+            return constants.get(args[0]) or sympy.Symbol(args[0])
+        case "inf":
+            return sympy.oo
+        case "add":
+            return sympy.Add(*map(to_sympy, args))
+        case "mul":
+            return sympy.Mul(*map(to_sympy, args))
+        case "div":
+            return sympy.Mul(to_sympy(args[0]), sympy.Pow(to_sympy(args[1]), -1))
+        case "pow":
+            return _power(args[0], args[1])
+        case "percent":
+            return sympy.Mul(to_sympy(args[0]), sympy.Rational(1, 100))
+        case "fn":
+            return _function(args)
+        case "apply":
+            return sympy.Function(args[0])(*map(to_sympy, args[1:]))
+        case "big":
+            return _big(*args)
+    raise NotAlgebra(node.op)
+
+
+def _power(base: Node, exponent: Node) -> Any:
+    import sympy
+
+    power = to_sympy(exponent)
+    if power.is_number and power.is_real is not False and abs(sympy.N(power, 5)) > 1000:
+        raise NotAlgebra("a large power")
+    return sympy.Pow(to_sympy(base), power)
+
+
+def _function(args: tuple[Any, ...]) -> Any:
+    import sympy
+
+    name, *given = args
+    parts = [to_sympy(part) for part in given]
+    if name == "logb" and len(parts) == 2:
+        return sympy.log(parts[0], parts[1])
+    if name not in _FUNCTIONS:
+        raise NotAlgebra(name)
+    if name.startswith(("factorial", "gamma", "binom")) and any(
+        part.is_number and abs(part) > limits.MAX_FACTORIAL for part in parts
+    ):
+        raise NotAlgebra("a large factorial")
+    return getattr(sympy, _FUNCTIONS[name])(*parts)
+
+
+def _big(name: str, low: Node, high: Node, body: Node) -> Any:
+    """Sums, products, integrals and limits, unevaluated."""
+    import sympy
+
+    if name in ("sum", "prod") and low.op == "rel" and low.args[0] == ("=",):
+        if low.args[1].op != "sym":
+            raise NotAlgebra("an index that is no name")
+        make = sympy.Sum if name == "sum" else sympy.Product
+        body = rename(body, low.args[1].args[0], "index_")  # `i` is no imaginary unit here
+        bounds = (sympy.Symbol("index_", integer=True), to_sympy(low.args[2]), to_sympy(high))
+        return make(to_sympy(body).subs(sympy.Symbol("index_"), bounds[0]), bounds)
+    if name == "int":
+        integrand, variable = _integrand(body)
+        symbol = sympy.Symbol(variable)
+        if low == num(0) and high == num(0):
+            return sympy.Integral(to_sympy(integrand), symbol)
+        return sympy.Integral(to_sympy(integrand), (symbol, to_sympy(low), to_sympy(high)))
+    if name == "lim" and low.op == "rel" and low.args[0] == ("to",):
+        return sympy.Limit(to_sympy(body), to_sympy(low.args[1]), to_sympy(low.args[2]), "+-")
+    raise NotAlgebra(name)
+
+
+def _integrand(body: Node) -> tuple[Node, str]:
+    """`x^2 d x` as (x^2, "x"); `d x` alone as 1."""
+    parts = body.args if body.op == "mul" else (body,)
+    if len(parts) < 2 or parts[-2] != Node("sym", ("d",)) or parts[-1].op != "sym":
+        raise NotAlgebra("an integral without its variable")
+    rest = parts[:-2]
+    inner = num(1) if not rest else rest[0] if len(rest) == 1 else Node("mul", rest)
+    return inner, parts[-1].args[0]
+
+
+def same(left: Node, right: Node) -> bool | None:
+    """Whether two trees are equal by algebra; None where SymPy cannot tell.
+
+    >>> from grpo_rewards.rules.latex import parse
+    >>> same(parse(r"\\\\sum_{k=1}^{n} k"), parse("n(n+1)/2"))
+    True
+    """
+    if size(left) + size(right) > limits.MAX_SYMPY_NODES:
+        return None
+    try:
+        if left.op == "rel" or right.op == "rel":
+            rel, other = (left, right) if left.op == "rel" else (right, left)
+            return _solves(rel, other)
+        return _zero(to_sympy(left), to_sympy(right))
+    except (NotAlgebra, TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError,
+            RecursionError):  # fmt: skip  # SymPy's ways to say that it cannot
+        return None
+
+
+def _zero(left: Any, right: Any) -> bool | None:
+    import sympy
+
+    left, right = left.doit(), right.doit()
+    if not (left.is_finite is not False and right.is_finite is not False):
+        return bool(left == right)
+    difference = sympy.simplify(left - right)
+    if difference == 0:
+        return True
+    found = difference.equals(0)
+    return None if found is None else bool(found)
+
+
+def _solves(rel: Node, other: Node) -> bool | None:
+    """Whether a set holds all roots of a polynomial equation in one unknown."""
+    import sympy
+
+    variables = names(rel)
+    if len(variables) != 1 or other.op != "set" or rel.args[0] != ("=",):
+        return None
+    symbol = sympy.Symbol(next(iter(variables)))
+    left = to_sympy(Node("add", (rel.args[1], negate(rel.args[2]))))
+    polynomial = sympy.Poly(sympy.fraction(sympy.together(left))[0], symbol)
+    if polynomial.degree() > limits.MAX_DEGREE:
+        return None
+    roots = sympy.roots(polynomial)
+    if sum(roots.values()) != polynomial.degree():
+        return None
+    given = [to_sympy(part) for part in other.args]
+    real = [root for root in roots if root.is_real]
+    for wanted in (list(roots), real):
+        if len(wanted) == len(given) and all(
+            any(sympy.simplify(root - value) == 0 for value in given) for root in wanted
+        ):
+            return True
+    return False

@@ -1,20 +1,52 @@
-"""Where the answer stands in a completion. Linear scans, the last occurrence by default."""
+"""Where the answer stands in a completion. Linear scans from the end, the last one counts.
+
+The places, in the order in which `answer` trusts them: a box, `<answer>…</answer>`, `#### …`,
+"the answer is …", mathematics between dollars, the last number. Thoughts never count.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from grpo_rewards.columns import Span
-from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_ANSWER_TAIL_CHARS
+from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_ANSWER_TAIL_CHARS, MAX_BOXES
 from grpo_rewards.rules.text import compile_pattern
 
-_NUMBER = re.compile(r"[-+−]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?%?")
-_SAYS = re.compile(r"(?i)\banswer(?:\s+is|\s*:)\s*:?\s*([^\n]*)")
+_BOX: Final = re.compile(r"\\(?:boxed|fbox|framebox|box|beginboxed)\s*\{|\\boxed\s+(?=[\w\\])")
+_NUMBER: Final = re.compile(
+    r"(?<![A-Za-z0-9_^.])(?<!\^\{)[-+−]?\s?(?:\\?[$€£])?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:(?:\\,|\{,\}|\u00a0|\u202f)\d{3})+(?!\d)"
+    r"|\d+|(?=\.\d))"
+    r"(?:\.\d+|,\d{1,2}(?![\d,]))?(?:[eE][-+]?\d{1,4})?(?:\s?/\s?\d+)?(?:\s?\\?%)?"
+)
+_SAID: Final = re.compile(
+    r"(?i)(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)\b|答案|答え|ответ|الجواب"
+    r"|\bréponse|\brespuesta|\bantwort)"
+    r"[^\S\n]{0,3}(?:\*\*|__)?[^\S\n]{0,3}"
+    r"(?:(?:is|are|would\s+be|should\s+be|will\s+be|must\s+be|was|equals|to\s+be|est|es|ist|是|为|為)"
+    r"(?![A-Za-z])(?:[^\S\n]{0,3}[:=：]|[^\S\n]{1,3}(?:therefore|thus|simply|just|indeed|option"
+    r"|choice|either|the\s+number|approximately|about))?"
+    r"|[:=：](?![:=]))"
+)
+_MATH: Final = re.compile(
+    r"\\\[(?P<a>.{1,4000}?)\\\]|\\\((?P<b>.{1,4000}?)\\\)"
+    r"|\$\$(?P<c>[^$]{1,4000})\$\$|(?<![\\$])\$(?P<d>(?:[^$\\]|\\.){1,4000})\$",
+    re.DOTALL,
+)
+_DOLLAR: Final = re.compile(r"(?<!\\)\$\$?")
+_CLAUSE: Final = re.compile(
+    r"\.(?=\s|$)|[!?;](?=\s|$)|\n|。|<\|| because\b| since\b| as \b| so \b| which\b| hence\b|,? but\b"
+    r"|, (?:where|which|since|because|so|as|not)\b"
+)
+_MARKS: Final = "`*_ \t\r\n:"
 
 
-def tail(text: str) -> Span:
-    """The end of a text, where answers stand; the last `MAX_ANSWER_TAIL_CHARS` characters."""
-    return Span.cut(text, max(0, len(text) - MAX_ANSWER_TAIL_CHARS), len(text))
+def tail(text: str) -> str:
+    """The end of a text, where answers stand: the last `MAX_ANSWER_TAIL_CHARS` characters."""
+    if len(text) <= MAX_ANSWER_TAIL_CHARS:
+        return text
+    return Span.cut(text, len(text) - MAX_ANSWER_TAIL_CHARS, len(text))
 
 
 def strip_thoughts(text: str) -> Span | None:
@@ -29,30 +61,78 @@ def strip_thoughts(text: str) -> Span | None:
 
 
 def boxed(text: str, *, which: str = "last") -> Span | None:
-    r"""The content of the last (or first) `\boxed{…}` or `\fbox{…}` with balanced braces.
+    r"""The content of the last (or first) `\boxed{…}` or `\fbox{…}`; the innermost of nested ones.
 
-    >>> boxed(r"\boxed{1} so \boxed{\frac{1}{2}}")
-    '\\frac{1}{2}'
+    >>> boxed(r"\boxed{1} so \boxed{\frac{1}{2}}"), boxed(r"\boxed{1} so \boxed{2}", which="first")
+    ('\\frac{1}{2}', '1')
+    """
+    found = _first_box(text) if which == "first" else _last_box(text)
+    if found is None:
+        return None
+    end = _closing(text, found)
+    if end is None:
+        return None
+    content = Span.cut(text, found.end(), end)
+    return boxed(content) or content if "\\" in content and _BOX.search(content) else content
+
+
+def _first_box(text: str) -> re.Match[str] | None:
+    return _BOX.search(text)
+
+
+def _last_box(text: str) -> re.Match[str] | None:
+    """The last opening of a box: `\\boxed` wherever it stands, its rarer names near the end."""
+    at = text.rfind("\\boxed")
+    found = _BOX.match(text, at) if at >= 0 else None
+    start = max(found.end() if found else 0, len(text) - MAX_ANSWER_TAIL_CHARS)
+    if text.find("box{", start) < 0 and text.find("boxed{", start) < 0 and (found or at < 0):
+        return found
+    for found in _BOX.finditer(text, start):  # noqa: B007 - the last one is wanted
+        pass
+    return found
+
+
+def boxes(text: str) -> list[tuple[Span, str]]:
+    r"""The last boxes, in order, each with the text between it and the one before.
+
+    >>> boxes(r"\boxed{1} and \boxed{2}")
+    [('1', ''), ('2', ' and ')]
     """
     text = tail(text)
-    starts = [found.end() for found in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]
-    for start in starts if which == "first" else reversed(starts):
-        end = _closing(text, start)
-        if end is not None:
-            return Span.cut(text, start, end)
-    return None
+    out: list[tuple[Span, str]] = []
+    last_end = -1
+    for found in list(_BOX.finditer(text))[-MAX_BOXES:]:
+        end = _closing(text, found)
+        if end is None or found.start() < last_end:
+            continue
+        gap = text[last_end + 1 : found.start()] if last_end >= 0 else ""
+        out.append((Span.cut(text, found.end(), end), gap))
+        last_end = end
+    return out
 
 
-def _closing(text: str, start: int) -> int | None:
-    """Where the brace that opened before `start` closes; bounded by an answer's length."""
+_BRACE: Final = re.compile(r"\\?[{}]|\\\\")
+
+
+def _closing(text: str, found: re.Match[str]) -> int | None:
+    """Where the box that opened closes, within an answer's length."""
+    start = found.end()
+    if text[start - 1] != "{":  # `\boxed 5`
+        ends = re.compile(r"\\[A-Za-z]+|\w+").match(text, start)
+        return ends.end() if ends else None
     depth = 1
-    for i in range(start, min(len(text), start + MAX_ANSWER_CHARS)):
-        if text[i] == "{" and text[i - 1] != "\\":
+    plain_end = text.find("}", start)
+    if plain_end >= 0 and text.find("{", start, plain_end) < 0 and text[plain_end - 1] != "\\":
+        return plain_end
+    for brace in _BRACE.finditer(text, start, min(len(text), start + MAX_ANSWER_TAIL_CHARS)):
+        if brace[0] == "{":
             depth += 1
-        elif text[i] == "}" and text[i - 1] != "\\":
+        elif brace[0] == "}":
             depth -= 1
             if depth == 0:
-                return i
+                return brace.start()
+    if depth == 1 and len(text) - start <= 60 and "\n" not in text[start:]:
+        return len(text)  # cut off at the very end: `\boxed{8`
     return None
 
 
@@ -89,34 +169,59 @@ def after(text: str, marker: str, *, which: str = "last") -> Span | None:
 
 
 def last_number(text: str) -> Span | None:
-    """The last number of a text, as it is written.
+    """The last number of a text, as it is written; digits inside words and exponents are none.
 
-    >>> last_number("from 3 to 1,234.5 apples")
-    '1,234.5'
+    >>> last_number("from 3 to 1,234.5 apples"), last_number("AZ2A")
+    ('1,234.5', None)
     """
     text = tail(text)
     found = None
     for found in _NUMBER.finditer(text):  # noqa: B007 - the last one is wanted
         pass
-    return None if found is None else Span.cut(text, found.start(), _unpunctuated(text, found))
+    if found is not None and text[found.end() : found.end() + 1].isalpha():
+        return _number_before(text)
+    return _number_span(text, found)
+
+
+def _number_before(text: str) -> Span | None:
+    """The last number that no letter touches; a unit may (`5cm`)."""
+    kept = None
+    for found in _NUMBER.finditer(text):
+        word = re.compile(r"[A-Za-z]+").match(text, found.end())
+        if word is None or word[0].lower() in _TOUCHING:
+            kept = found
+    return _number_span(text, kept)
+
+
+_TOUCHING: Final = frozenset("cm mm km m kg g mg l ml ft s h hr hrs mph am pm x k th".split())
+
+
+def _number_span(text: str, found: re.Match[str] | None) -> Span | None:
+    if found is None:
+        return None
+    start = found.start()
+    if text[start] in "+-−" and text[:start].rstrip()[-1:].isalnum() and text[start - 1] != " ":
+        start += 1  # `10-3`: the minus belongs to the difference
+    while text[start] in " +":
+        start += 1
+    return Span.cut(text, start, found.end())
 
 
 def first_number(text: str) -> Span | None:
-    """The first number of a text, as it is written."""
-    found = _NUMBER.search(text)
-    return None if found is None else Span.cut(text, found.start(), _unpunctuated(text, found))
+    """The first number of a text, as it is written.
 
-
-def _unpunctuated(text: str, found: re.Match[str]) -> int:
-    """The end of a number without a comma that belongs to the sentence."""
-    end = found.end()
-    while end > found.start() and text[end - 1] == ",":
-        end -= 1
-    return end
+    >>> first_number("from 3 to 4")
+    '3'
+    """
+    return _number_span(text, _NUMBER.search(text))
 
 
 def fence(text: str, *, language: str = "", which: str = "last") -> Span | None:
-    """The content of the last (or first) fenced code block, of one language if named."""
+    """The content of the last (or first) fenced code block, of one language if named.
+
+    >>> fence("```py\\nx = 1\\n```", language="py")
+    'x = 1'
+    """
     blocks: list[Span] = []
     opened: tuple[int, str] | None = None
     for line in re.finditer(r"(?m)^[ \t]*```([^\n`]*)$\n?", text):
@@ -141,7 +246,7 @@ def regex(
     compiled = compile_pattern(*pattern)
     found = None
     try:
-        for found in compiled.finditer(text):
+        for found in compiled.finditer(text):  # noqa: B007 - the last one is wanted
             if which == "first":
                 break
     except UnicodeError:  # a lone surrogate is no character of any pattern
@@ -152,9 +257,121 @@ def regex(
     return Span.cut(text, start, end) if start >= 0 else None
 
 
+def marked(text: str) -> Span | None:
+    r"""The answer by an explicit mark: a box, `<answer>`, `####`, "the answer is". No thoughts.
+
+    >>> marked("6 or 7? #### 6"), marked("6 or 7?")
+    ('6', None)
+    """
+    box = boxed(text)
+    spoken = tag(text, "answer") if "</answer>" in text else None
+    if spoken is not None:
+        return boxed(spoken) or said(spoken) or spoken
+    if box is not None:
+        return box
+    opened = _last_box(text)
+    if opened is not None:  # never closed: an answer that cannot be read, not another one
+        return Span.cut(text, opened.end(), min(len(text), opened.end() + MAX_ANSWER_CHARS + 1))
+    if "####" in text:
+        hashed = after(text, "####")
+        if hashed is not None:
+            return _unmarked(hashed)
+    return said(text)
+
+
+def said(text: str) -> Span | None:
+    """What "the answer is …" or "answer: …" announces, to the end of its clause.
+
+    >>> said("So the answer is 42, because it is."), said("**Answer:** 7")
+    ('42', '7')
+    """
+    text = tail(text)
+    found = None
+    for found in _SAID.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    if found is None:
+        return _after_label(text)
+    start = found.end()
+    while start < len(text) and text[start] in _MARKS:
+        start += 1
+    return _clause(text, start) or None
+
+
+def _after_label(text: str) -> Span | None:
+    """GSM8K's other habit: a last line `A: 18`."""
+    at = text.rfind("\nA: ") if not text.startswith("A: ") or "\nA: " in text else -2
+    if at == -1:
+        return None
+    start = at + 4 if at >= 0 else 3
+    return _unmarked(Span.cut(text, start, len(text))) if "\n" not in text[start:].strip() else None
+
+
+def _clause(text: str, start: int) -> Span:
+    """From `start` to the end of the clause; mathematics between dollars is not cut."""
+    math = _MATH.match(text, start)
+    if math is not None:
+        following = text[math.end() : math.end() + 200]
+        rest = _CLAUSE.search(following)
+        end = math.end() + (rest.start() if rest else min(len(following), 200))
+        if re.search(r"\\text|[A-Za-z$\\]", text[math.end() : end]) and "\n" not in text[start:end]:
+            return _unmarked(Span.cut(text, start, end))
+        return Span.cut(text, start, math.end())
+    end_of_line = text.find("\n\n", start)
+    stop = end_of_line if end_of_line >= 0 else len(text)
+    stop = min(stop, start + MAX_ANSWER_CHARS)
+    cut = _CLAUSE.search(text, start, stop)
+    return _unmarked(Span.cut(text, start, cut.start() if cut else stop))
+
+
+def _unmarked(span: Span) -> Span:
+    """Without Markdown's stars and the sentence's stop."""
+    start, end = 0, len(span)
+    while start < end and span[start] in _MARKS:
+        start += 1
+    while end > start and span[end - 1] in "`*_ \t\r\n.,;。":
+        end -= 1
+    return Span.cut(span, start, end)
+
+
+def mathematics(text: str) -> Span | None:
+    r"""The last mathematics between `$`, `$$`, `\(…\)` or `\[…\]`.
+
+    >>> mathematics(r"we get $x = 1$ and \[ y = 2 \]")
+    'y = 2'
+    """
+    text = tail(text)
+    places = [_delimited(text, "\\[", "\\]"), _delimited(text, "\\(", "\\)"), _dollars(text)]
+    found = [place for place in places if place is not None]
+    if not found:
+        return None
+    start, end = max(found, key=lambda place: place[1])
+    return _trimmed(text, start, end)
+
+
+def _delimited(text: str, opening: str, closing: str) -> tuple[int, int] | None:
+    end = text.rfind(closing)
+    start = text.rfind(opening, 0, end) if end >= 0 else -1
+    return (start + len(opening), end) if start >= 0 else None
+
+
+def _dollars(text: str) -> tuple[int, int] | None:
+    """The last `$…$`; an odd dollar before a digit is money."""
+    end = text.rfind("$")
+    if end < 0:
+        return None
+    signs = [found.start() for found in _DOLLAR.finditer(text)]
+    if len(signs) % 2 and len(signs) > 2 and text[signs[-1] + 1 : signs[-1] + 2].isdigit():
+        signs.pop()
+    for close, opening in zip(signs[::-2], signs[-2::-2], strict=False):
+        width = 2 if text.startswith("$$", opening) else 1
+        if text[opening + width : close].strip():
+            return opening + width, close
+    return None
+
+
 def answer(text: str) -> Span | None:
-    r"""The final answer by the usual habits, in this order: the last `\boxed{}`, `<answer>`,
-    `####`, "the answer is …", the last number. Thoughts do not count.
+    r"""The final answer by the usual habits, in this order: a box, `<answer>`, `####`, "the answer
+    is …", mathematics between dollars, the last number. Thoughts do not count.
 
     >>> answer(r"<think>\boxed{3}</think>So the answer is 4.")
     '4'
@@ -162,24 +379,7 @@ def answer(text: str) -> Span | None:
     spoken = strip_thoughts(text)
     if spoken is None:
         return None
-    spoken = tail(spoken)
-    for find in (boxed, lambda t: tag(t, "answer"), lambda t: after(t, "####"), _said):
-        found: Span | None = find(spoken)
-        if found is not None:
-            return boxed(found) or found
-    return last_number(spoken)
-
-
-def _said(text: str) -> Span | None:
-    found = None
-    for found in _SAYS.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
-    if found is None:
-        return None
-    span = _trimmed(text, found.start(1), found.end(1))
-    while span and span[-1] in ".*":
-        span = Span.cut(span, 0, len(span) - 1)
-    return span or None
+    return marked(spoken) or mathematics(spoken) or last_number(spoken)
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:

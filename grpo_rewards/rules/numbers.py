@@ -1,72 +1,254 @@
-"""Numbers as people write them → exact fractions. Text is read, never evaluated."""
+"""Numbers as people write them → exact fractions. Text is read, never evaluated.
+
+This is the first rung of equality and decides most rows, so it is one regular expression without
+nested repeats, and integers take a shorter way.
+"""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import Final, NamedTuple
 
-from grpo_rewards.limits import MAX_NUMBER_CHARS
+from grpo_rewards import limits
+from grpo_rewards.rules import symbols, units
 
-_UNICODE = str.maketrans("−–，．％０１２３４５６７８９", "--,.%0123456789")
-_CURRENCY = re.compile(r"^([-+]?)\s*(?:\\?\$|€|£|¥|USD|EUR)\s*|\s*(?:\\?\$|€|£|dollars?|cents?)$")
-_WHOLE = r"\d{1,3}(?:,\d{3})+|\d+"
-_PLAIN = re.compile(rf"([-+]?)({_WHOLE})?(?:\.(\d*))?(?:[eE]([-+]?\d{{1,4}}))?\s*(\\?%)?")
-_RATIO = re.compile(rf"([-+]?)({_WHOLE})\s*/\s*({_WHOLE})")
-_MIXED = re.compile(r"([-+]?)(\d+)\s+(\d+)\s*/\s*(\d+)")
-_FRAC = re.compile(r"([-+]?)\s*(\d*)\s*\\[dtc]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+
+class Number(NamedTuple):
+    """`value`, exactly. `places` counts decimals (None for an integer or a fraction), `figures`
+    significant digits. Not `sure`: the writing allows another reading (`1,5` may be a list).
+    `digits` is the whole number as text where it is too long to be an int."""
+
+    value: Fraction
+    percent: bool = False
+    unit: str = ""
+    places: int | None = None
+    figures: int = 0
+    sure: bool = True
+    digits: str = ""
+
+
+_CURRENCY: Final = r"(?:\\?\$|[€£¥₹]|(?:USD|EUR|US\\?\$|Rs\.?)\s)"
+_GROUP: Final = r"(?:,|,?\\[ ,!;:]|\\!,\s*|\{,\}|\\,|,\\!\s*|\ |'|,\s?\\!\s*|_)"
+_NUMBER: Final = re.compile(
+    rf"""
+    (?P<sign>[-+]?)\s*(?P<money>{_CURRENCY}\s*)?(?P<sign2>[-+]?)
+    (?:
+      \\[dtc]?frac\s*(?:\{{\s*(?P<top>-?\d+)\s*\}}|(?P<top1>\d))
+        \s*(?:\{{\s*(?P<low>\d+)\s*\}}|(?P<low1>\d))
+    | (?P<whole> \d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d) | \d+ | (?=\.\d))
+      (?: \.(?P<decimals>\d*) | ,(?P<comma>\d+) )?
+      (?: [eE](?P<exp>[-+]?\d{{1,4}})
+        | \s*(?:\\times|\*|\\cdot|[xX])\s*10\s*(?:\^|\*\*)\s*\{{?\s*(?P<exp10>[-+]?\d{{1,4}})\s*\}}?
+        | \s*/\s*(?P<den>\d+(?:,\d{{3}})*(?:\.\d+)?)
+        | (?:\s+|\\\s|\s*\\[,;]\s*)(?P<mtop>\d+)\s*/\s*(?P<mlow>\d+)
+        | \s*\\[dtc]?frac\s*(?:\{{\s*(?P<xtop>\d+)\s*\}}|(?P<xtop1>\d))
+          \s*(?:\{{\s*(?P<xlow>\d+)\s*\}}|(?P<xlow1>\d))
+      )?
+    )
+    \s*(?:\\[,;:! ]\s*)*
+    (?P<percent>\\?%|percent\b|pct\b|\\text\s*\{{\s*(?:percent|pct|\\?%)\s*\}})?
+    (?P<rest>.*)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_UNIT: Final = re.compile(
+    r"\s*(?:\\[,;:! ]|~|-)*\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*(?:[CF])?\s*\.?"
+)
+_WORDS: Final = re.compile(
+    r"(?:\s|\\[,;:! ]|~|\\q?quad)*\\(?:text|textbf|mathrm|mbox|textrm|textnormal|rm|mathbf"
+    r"|hbox|textit|operatorname)\s*\{([^{}]*)\}\s*(\^\s*\{?\s*-?\d\s*\}?|)\s*\.?"
+)
+_PLAIN_WORDS: Final = re.compile(r"[\s-]*([A-Za-z€][A-Za-z€ ./*]{0,60}(?:\^\s*\{?\d\}?)?)\s*\.?")
+
+
+def read(text: str) -> Number | None:
+    """The number that a text is, as a whole, with its unit; None where it is something else.
+
+    >>> [str(read(t).value) for t in ("1,234.50", "-3/6", "2 1/2", "$18", "1e3", "5 cm")]
+    ['2469/2', '-1/2', '5/2', '18', '1000', '5']
+    >>> read("x+1") is None, read("50%").percent
+    (True, True)
+    """
+    if text.isascii() and text.isdigit():
+        return _whole(text, False)
+    if text[:1] == "-" and text[1:].isascii() and text[1:].isdigit():
+        return _whole(text[1:], True)
+    if len(text) > limits.MAX_MATH_CHARS:
+        return _long(text)
+    if not any(char.isdigit() for char in text[:400]):
+        return None
+    found = _NUMBER.fullmatch(symbols.to_ascii(text).strip())
+    return _number(found) if found else None
+
+
+def _whole(digits: str, negative: bool) -> Number | None:
+    if len(digits) <= limits.MAX_NUMBER_DIGITS:
+        return Number(Fraction(-int(digits) if negative else int(digits)), figures=len(digits))
+    if len(digits) > limits.MAX_PLAIN_DIGITS:
+        return None
+    return Number(Fraction(0), digits=("-" if negative else "") + (digits.lstrip("0") or "0"))
+
+
+def _long(text: str) -> Number | None:
+    """A decimal too long for the expression: zeros at its ends are dropped."""
+    sign, body = ("-", text[1:]) if text[:1] == "-" else ("", text)
+    whole, _, decimals = body.partition(".")
+    if not (whole + decimals).isdigit() or not body.isascii():
+        return None
+    whole, decimals = whole.lstrip("0"), decimals.rstrip("0")
+    if len(whole) + len(decimals) > limits.MAX_NUMBER_DIGITS:
+        return Number(Fraction(0), digits=f"{sign}{whole or '0'}.{decimals}".rstrip("."))
+    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
+    return Number(-value if sign else value, places=len(decimals) or None)
+
+
+def _number(found: re.Match[str]) -> Number | None:
+    group = found.groupdict()
+    rest = group["rest"]
+    unit = "" if not rest else _unit(rest, found)
+    if unit is None:
+        return None
+    if group["sign"] and group["sign2"]:
+        return None
+    negative = "-" in (group["sign"], group["sign2"])
+    read_parts = _fraction(group) if group["whole"] is None else _decimal(group)
+    if read_parts is None:
+        return None
+    value, places, figures, sure = read_parts
+    if group["money"] and not unit:
+        unit = "dollar" if "$" in group["money"] or "USD" in group["money"] else ""
+    return Number(
+        -value if negative else value, bool(group["percent"]), unit, places, figures, sure
+    )
+
+
+def _unit(rest: str, found: re.Match[str]) -> str | None:
+    """The unit after a number; "" for words that say nothing; None where the rest is no unit."""
+    if _UNIT.fullmatch(rest):
+        return "degree"
+    if rest.strip() in ("$", "\\$", "€", "£", ".", "¥", "₹"):
+        return ""
+    words = _WORDS.fullmatch(rest)
+    if words:
+        text = words[1].strip() + (words[2] or "")
+        if units.read(text) or not any(char.isdigit() for char in words[1]):
+            connective = words[1].strip().split(" ")[0].lower() in symbols.CONNECTIVES
+            return None if connective else text
+        return None
+    plain = _PLAIN_WORDS.fullmatch(rest)
+    if plain is None or (len(plain[1]) < 2 and rest[:1] not in " -"):
+        return None
+    text = plain[1].strip().rstrip(".")
+    if units.read(text) is not None:
+        return text if len(text) > 1 or rest[:1] == " " else None
+    words_in = text.split()
+    return text if all(units.is_word(word) for word in words_in) else None
+
+
+def _fraction(group: dict[str, str | None]) -> tuple[Fraction, int | None, int, bool] | None:
+    top, low = group["top"] or group["top1"], group["low"] or group["low1"]
+    if top is None or low is None or max(len(top), len(low)) > limits.MAX_NUMBER_DIGITS:
+        return None
+    return None if int(low) == 0 else (Fraction(int(top), int(low)), None, 0, True)
+
+
+def _decimal(group: dict[str, str | None]) -> tuple[Fraction, int | None, int, bool] | None:
+    written = group["whole"] or ""
+    whole = "".join(filter(str.isdigit, written))
+    decimals, sure = group["decimals"] or "", True
+    if group["comma"]:
+        decimals, sure = group["comma"], False  # `1,5`: decimal comma, or a list of two
+    elif "," in written and whole.startswith("0"):
+        decimals, whole, sure = whole[1:], "0", False  # `0,111`
+    if len(whole) + len(decimals) > limits.MAX_NUMBER_DIGITS:
+        return None
+    value = Fraction(int((whole + decimals) or "0"), 10 ** len(decimals))
+    places: int | None = len(decimals) or None
+    exponent = group["exp"] or group["exp10"]
+    if exponent:
+        if abs(int(exponent)) > limits.MAX_NUMBER_DIGITS:
+            return None
+        value *= Fraction(10) ** int(exponent)
+        places = None if places is None else places - int(exponent)
+    divided = _divided(value, group)
+    if divided is None:
+        return None
+    figures = len((whole + decimals).lstrip("0"))
+    return divided, places if divided == value else None, figures, sure
+
+
+def _divided(value: Fraction, group: dict[str, str | None]) -> Fraction | None:
+    """A fraction or a mixed number."""
+    if group["den"]:
+        low = Fraction(group["den"].replace(",", ""))
+        return value / low if low else None
+    top = group["mtop"] or group["xtop"] or group["xtop1"]
+    if top:
+        bottom = int(group["mlow"] or group["xlow"] or group["xlow1"] or "0")
+        if bottom == 0 or value.denominator != 1:
+            return None
+        return value + Fraction(int(top), bottom)
+    return value
 
 
 def exact(text: str) -> Fraction | None:
-    r"""The number that a text is, as a whole; None where it is something else.
+    """The exact value of a text that is a number; a percentage counts in hundredths.
 
-    >>> [str(exact(t)) for t in ("1,234.50", "-3/6", "2 1/2", r"\frac{1}{3}", "50%", "$18", "1e3")]
-    ['2469/2', '-1/2', '5/2', '1/3', '1/2', '18', '1000']
+    >>> str(exact("50%")), exact("half")
+    ('1/2', None)
     """
-    text = text.strip().translate(_UNICODE).strip("$").strip()
-    if len(text) > MAX_NUMBER_CHARS:
+    number = read(text.strip())
+    if number is None or number.digits:
         return None
-    text = _CURRENCY.sub(lambda found: found[1] or "", text).strip()
-    for pattern, read in ((_MIXED, _mixed), (_RATIO, _ratio), (_FRAC, _frac), (_PLAIN, _plain)):
-        found = pattern.fullmatch(text)
-        if found:
-            return read(found)
-    return None
+    return number.value / 100 if number.percent else number.value
 
 
-def _whole(digits: str) -> int:
-    return int(digits.replace(",", "") or "0")
+def same(left: Number, right: Number, *, figures: int = 6) -> bool | None:
+    """Whether two numbers are equal; None where the writing leaves it open.
+
+    A decimal of at least `figures` significant digits stands for any number that rounds to it:
+    `0.333333` for one third, `1.41421` for the root of two; not `0.33`, and no integer.
+
+    >>> same(read("0.5"), read("1/2")), same(read("0.33"), read("1/3"))
+    (True, False)
+    >>> same(read("50%"), read("50"))
+    True
+    """
+    if left.digits or right.digits:
+        return left.digits == right.digits
+    first, second = read_unit(left), read_unit(right)
+    if first is not None and second is not None and first.dimension != second.dimension:
+        return False
+    a, b = left.value, right.value
+    if first is not None and second is not None and first.factor != second.factor:
+        a, b = a * first.factor, b * second.factor
+    equal = a == b
+    if not equal and left.places != right.places:
+        shorter, value = (left, b) if _shorter(left, right) else (right, a)
+        equal = rounds_to(shorter, value, figures)
+    if left.percent != right.percent:
+        equal = equal or (a / 100 == b if left.percent else a == b / 100)
+    if equal:
+        return True
+    return False if left.sure and right.sure else None
 
 
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
+def _shorter(left: Number, right: Number) -> bool:
+    """Whether the left one is the decimal that could stand for the other."""
+    if left.places is None or right.places is None:
+        return left.places is not None
+    return left.places < right.places
 
 
-def _mixed(found: re.Match[str]) -> Fraction | None:
-    sign, whole, top, bottom = found.groups()
-    if not int(bottom):
-        return None
-    return _signed(sign, int(whole) + Fraction(int(top), int(bottom)))
+def read_unit(number: Number) -> units.Unit | None:
+    """The unit of a number, where it has one that a table knows."""
+    return units.read(number.unit) if number.unit else None
 
 
-def _ratio(found: re.Match[str]) -> Fraction | None:
-    sign, top, bottom = found.groups()
-    return _signed(sign, Fraction(_whole(top), _whole(bottom))) if _whole(bottom) else None
-
-
-def _frac(found: re.Match[str]) -> Fraction | None:
-    sign, whole, top, bottom = found.groups()
-    if not int(bottom):
-        return None
-    return _signed(sign, _whole(whole) + Fraction(int(top), int(bottom)))
-
-
-def _plain(found: re.Match[str]) -> Fraction | None:
-    sign, whole, decimals, exponent, percent = found.groups()
-    if whole is None and not decimals:
-        return None
-    value = Fraction(_whole(whole or "0"))
-    if decimals:
-        value += Fraction(int(decimals), 10 ** len(decimals))
-    if exponent:
-        value *= Fraction(10) ** int(exponent)
-    return _signed(sign, value / 100 if percent else value)
+def rounds_to(number: Number, value: Fraction, figures: int) -> bool:
+    """Whether `number` is a decimal of enough figures to which `value` is rounded or cut."""
+    places = number.places
+    if places is None or number.figures < figures or number.value.denominator == 1:
+        return False
+    return abs(value - number.value) * Fraction(10) ** places <= 1

@@ -138,30 +138,8 @@ FUNCTIONS: Final[dict[str, str]] = {
 for _short in ("sh", "ch", "im", "re", "min", "arg"):  # as plain letters these are words
     FUNCTIONS.setdefault(_short, _short)
 CALL_ONLY: Final = frozenset(  # functions only before a bracket; otherwise letters
-    [
-        "sh",
-        "ch",
-        "re",
-        "im",
-        "Re",
-        "Im",
-        "gamma",
-        "Gamma",
-        "zeta",
-        "int",
-        "Sum",
-        "arg",
-        "min",
-        "max",
-        "det",
-        "frac",
-        "sign",
-        "abs",
-        "Abs",
-        "floor",
-        "ceil",
-        "cis",
-    ]
+    "sh ch re im Re Im gamma Gamma zeta int Sum arg min max det frac sign abs Abs floor ceil"
+    " cis".split()
 )
 OPERATORS: Final = {"sum": "sum", "prod": "prod", "int": "int", "iint": "int", "iiint": "int",
                     "oint": "int", "lim": "lim", "bigcup": "bigcup", "bigcap": "bigcap"}  # fmt: skip

@@ -15,6 +15,7 @@ from lark import Token
 
 from grpo_rewards import limits
 from grpo_rewards.rules import symbols, units
+from grpo_rewards.rules.words import split_word
 
 
 class Unreadable(Exception):
@@ -28,7 +29,8 @@ _TOKEN: Final = re.compile(
         |\\(?:left|right|big|Big|bigg|Bigg|middle)[lrm]?\.?(?![A-Za-z]))+ )
   | (?P<DEG> \^\s*\{?\s*\\circ(?![A-Za-z])\s*\}? | \\degree(?![a-z]) )
   | (?P<MIX> \d{1,30}(?:\s|\\[ ,;:])+\d{1,30}\s*/\s*\d{1,30}(?![\d.]) )
-  | (?P<NUM> (?: \d{1,3}(?:(?:,\\!|\{,\}|,\ \\!|\\!,|\\,|\\\ |'|_(?=\d{3}_|\d{3}$)|,\\,)\s*\d{3})+(?!\d)
+  | (?P<NUM> (?: \d{1,3}(?:(?:,\\!|\{,\}|,\ \\!|\\!,|\\,|\\\ |'|_(?=\d{3}_|\d{3}$)|,\\,)\s*
+            \d{3})+(?!\d)
         | \d{1,3}(?:\ \d{3})+(?![\d/]) | \d{1,3}(?:,\d{3})+(?![\d]) | \d+ | (?=\.\d) )
         (?:\.(?!\.)\d*)? (?:[eE][+-]?\d{1,9}(?![\d.A-Za-z]))? )
   | (?P<TEXT> \\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|mbox|hbox|mathrm|mathbf|rm|bf
@@ -43,7 +45,7 @@ _TOKEN: Final = re.compile(
   | (?P<BANG2> !!(?!!) ) | (?P<BANG> ! )
   | (?P<POW> \*\*|\^ )
   | (?P<DOTS> \.\.\.+ )
-  | (?P<WORD> [A-Za-z]+ )
+  | (?P<WORD> factorial2(?=\s*\() | [A-Za-z]+ )
   | (?P<PRIME> '+ )
   | (?P<CHAR> [-+*/(){}\[\]|,;:&_%$] )
     """,
@@ -57,15 +59,6 @@ _FRACTION: Final = re.compile(r"\s*(?:\{\s*\d+\s*\}|\d)\s*(?:\{\s*\d+\s*\}|\d)")
 _SCRIPT_DIGITS: Final = re.compile(r"\s*(?:\{\s*(\d{1,3})\s*\}|(\d))")
 _BRACED: Final = re.compile(r"\{([^{}]*)\}")
 _NAME: Final = re.compile(r"\s*(?:\{\s*([A-Za-z0-9]{1,20})\s*\}|([A-Za-z0-9]))")
-_NAMES: Final = sorted(
-    set(symbols.FUNCTIONS) | symbols.GREEK | {"infinity", "infty", "inf", "oo", "deg", "mod"},
-    key=len,
-    reverse=True,
-)
-_BY_FIRST: Final[dict[str, list[str]]] = {}
-for _name in _NAMES:
-    _BY_FIRST.setdefault(_name[0], []).append(_name)
-_OPEN: Final = {"(": "RP", "[": "RB", "{": "RBRACE", "\\{": "RSET", "|": "RBAR"}
 _FIXED: Final = {
     "\\langle": ("LANGLE", "RANGLE"), "\\lfloor": ("LFLOOR", "RFLOOR"),
     "\\lceil": ("LCEIL", "RCEIL"), "\\lvert": ("LBAR", "RBAR"), "\\lVert": ("LNORM", "RNORM"),
@@ -80,6 +73,24 @@ _ARGS: Final = {"frac": 2, "dfrac": 2, "tfrac": 2, "cfrac": 2, "sqrt": 1, "binom
                 "overset": 2, "mathbb": 1, "pmod": 1}  # fmt: skip
 _HEADS: Final = {"dfrac": "FRAC", "tfrac": "FRAC", "cfrac": "FRAC", "frac": "FRAC",
                  "binom": "BINOM", "dbinom": "BINOM", "tbinom": "BINOM", "sqrt": "SQRT"}  # fmt: skip
+_COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    **dict.fromkeys(("times", "cdot", "ast", "bullet", "cdotp"), ("_operator", "MUL", "*")),
+    "div": ("_operator", "DIV", "/"), "pm": ("_operator", "PM", ""), "mp": ("_operator", "PM", ""),
+    **dict.fromkeys(("cup", "cap", "setminus"), ("_operator", "SETOP", "")),
+    "backslash": ("_operator", "SETOP", "setminus"), "colon": ("_operator", "COLON", ":"),
+    "mod": ("_operator", "MOD", ""), "bmod": ("_operator", "MOD", ""),
+    "infty": ("_atom", "INF", ""), "infin": ("_atom", "INF", ""),
+    "emptyset": ("_atom", "EMPTY", ""), "varnothing": ("_atom", "EMPTY", ""),
+    **dict.fromkeys("ldots dots cdots dotsc dotsb vdots ddots".split(), ("_atom", "DOTS", "")),
+    **dict.fromkeys(("land", "wedge", "lor", "vee"), ("_separator", ",", "")),
+    "degree": ("_put", "DEG", ""),
+}  # fmt: skip
+_IGNORED: Final = frozenset(
+    "therefore because checkmark beginboxed framebox box fbox left right big Big bigg Bigg".split()
+)
+_DECORATIONS: Final = frozenset(
+    ["\\" + n for n in "vec overrightarrow bar hat tilde boldsymbol bm mathbf pmb mathcal".split()]
+)
 _LETTERS: Final = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
                    "varrho": "rho", "varsigma": "sigma", "imath": "i", "jmath": "j"}  # fmt: skip
 
@@ -138,7 +149,7 @@ class Scanner:
         self.prev = kind
 
     def _atom(self, kind: str, value: str) -> None:
-        """A token that begins an operand: multiplied with its left neighbour unless wanted by it."""
+        """A token that begins an operand: times its left neighbour, unless that wants it."""
         frame = self.frames[-1]
         if frame.wanted:
             self._take_argument(frame, kind)
@@ -233,8 +244,7 @@ class Scanner:
         name = value.strip()
         inner = self._braced()
         if inner is None:
-            if name in ("\\vec", "\\overrightarrow", "\\bar", "\\hat", "\\tilde", "\\bf", "\\rm",
-                        "\\boldsymbol", "\\bm", "\\mathbf", "\\mathrm", "\\pmb", "\\mathcal"):  # fmt: skip
+            if name in _DECORATIONS or name in ("\\bf", "\\rm", "\\mathrm"):
                 return  # the decoration of what follows
             raise Unreadable(f"{name} without braces")
         words = inner.strip()
@@ -342,45 +352,18 @@ class Scanner:
 
     def _plain_command(self, name: str) -> None:
         name = _LETTERS.get(name, name)
-        if name in ("times", "cdot", "ast", "bullet", "cdotp"):
-            self._operator("MUL", "*")
-        elif name in ("div", "over"):
-            if name == "over":
-                raise Unreadable("\\over")
-            self._operator("DIV", "/")
-        elif name in ("pm", "mp"):
-            self._operator("PM", name)
-        elif name in ("cup", "cap", "setminus", "backslash"):
-            self._operator("SETOP", "setminus" if name == "backslash" else name)
-        elif name in ("infty", "infin"):
-            self._atom("INF", name)
-        elif name in ("emptyset", "varnothing"):
-            self._atom("EMPTY", name)
-        elif name in ("ldots", "dots", "cdots", "dotsc", "dotsb", "vdots", "ddots"):
-            self._atom("DOTS", name)
-        elif name in ("mod", "bmod"):
-            self._operator("MOD", name)
-        elif name in ("colon",):
-            self._operator("COLON", ":")
+        if name in _COMMANDS:
+            how, kind, value = _COMMANDS[name]
+            getattr(self, how)(kind, value or name)
         elif name in ("vert", "mid"):
             self._bar()
         elif name == "Vert":
             self._norm()
-        elif name == "therefore" or name in ("because", "checkmark", "quad", "qquad"):
-            return
-        elif name in ("land", "wedge", "lor", "vee"):
-            self._separator(",", name)
         elif name in symbols.GREEK or name in ("partial", "nabla", "prime", "aleph", "Re", "Im"):
             self._symbol(name)
-        elif name in ("degree",):
-            self._put("DEG", name)
-        elif name == "circ":
-            raise Unreadable("\\circ")
-        elif name in ("beginboxed", "framebox", "box", "fbox"):
-            return
-        elif name in ("left", "right", "big", "Big", "bigg", "Bigg"):
-            return
-        else:
+        elif name.startswith(("quad", "qquad")):  # `\\quadx`: the space and what it ran into
+            self.at -= len(name) - name.index("d") - 1
+        elif name not in _IGNORED:
             raise Unreadable(f"unknown command \\{name}")
 
     def _with_arguments(self, name: str) -> None:
@@ -575,6 +558,8 @@ class Scanner:
             self._operator("SETOP", "cup")
         elif value in ("x", "X") and self.prev == "NUM" and self.spaced and self._times_ahead():
             self._operator("MUL", "*")
+        elif value == "factorial2":
+            self._function(value)
         elif value.lower() in ("percent", "pct", "percentage") and self.prev in _ENDS:
             self._put("PERCENT", value)
         elif self.prev in _ENDS and not self.frames[-1].wanted and units.is_word(value):
@@ -590,20 +575,20 @@ class Scanner:
         if pieces is None:
             self._note(value) if self.prev in _ENDS else self._atom("TEXT", value)
             return
-        for piece in pieces:
-            self._piece(piece)
+        for at, piece in enumerate(pieces):
+            self._piece(piece, call=at == len(pieces) - 1 and self._call_ahead())
 
     def _call_ahead(self) -> bool:
         return re.compile(r"\s*(?:\\left\s*)?[(\[{|]").match(self.text, self.at) is not None
 
-    def _piece(self, piece: str) -> None:
+    def _piece(self, piece: str, *, call: bool) -> None:
         if piece in ("infinity", "infty", "inf", "oo"):
             self._atom("INF", piece)
         elif piece == "mod":
             self._operator("MOD", piece)
         elif piece == "deg":
             self._put("DEG", piece) if self.prev in _ENDS else self._symbol(piece)
-        elif piece in symbols.FUNCTIONS:
+        elif piece in symbols.FUNCTIONS and (call or piece not in symbols.CALL_ONLY):
             name = symbols.FUNCTIONS[piece]
             if name == "frac":
                 self._head("frac")
@@ -625,29 +610,3 @@ class Scanner:
             self._atom("SYM", "e")
         else:
             self._atom("SYM", "i" if name == "I" else name)
-
-
-def split_word(word: str, *, call: bool = False, latex: bool = False) -> list[str] | None:
-    """Letters and known names of a run of letters; None when it is an ordinary word.
-
-    >>> split_word("Bsin", call=True), split_word("momega"), split_word("Evelyn")
-    (['B', 'sin'], ['m', 'omega'], None)
-    """
-    if len(word) == 1:
-        return [word]
-    pieces: list[str] = []
-    at = 0
-    while at < len(word):
-        last_name = ""
-        for name in _BY_FIRST.get(word[at], ()):
-            ends = at + len(name) == len(word)
-            if word.startswith(name, at) and (name not in symbols.CALL_ONLY or (ends and call)):
-                last_name = name
-                break
-        pieces.append(last_name or word[at])
-        at += len(last_name) or 1
-    longest = max(map(len, pieces))
-    if longest == 1:
-        return pieces if len(word) <= (6 if latex else 3) else None
-    known = sum(len(piece) for piece in pieces if len(piece) > 1)
-    return pieces if 2 * known >= len(word) or len(word) - known <= 2 else None

@@ -1,0 +1,79 @@
+"""Multiple choice: which letter a text picks."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from grpo_rewards.rules import extract
+
+_LABEL: Final = re.compile(
+    r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\s*\{\s*)?[(\[]?\s*([A-J])\s*(?P<close>[)\]}.:,。、]+|$|\s)",
+    re.IGNORECASE,
+)
+_BARE: Final = re.compile(r"[\s$({\[*`]*([A-J])[\s$)}\].,:*`]*", re.IGNORECASE)
+_WRAPPED: Final = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|bf|rm)\s*\{([^{}]*)\}")
+_PICKED: Final = re.compile(
+    r"(?:(?i:\b(?:answer|option|choice|it's|it’s|it\s+is|is|be|pick|choose|est|ist|es)\b|答案|选)\W{0,4}"
+    r"|\()([A-J])(?![A-Za-z'’])"
+)
+
+
+def label(gold: str) -> str | None:
+    """The letter of a gold that is a choice: `B`, `(D) Alina`, `C. Cecile`; None for anything else.
+
+    >>> label("(D) Alina"), label("C Cecile"), label("x"), label("\\\\text{B}")
+    ('D', 'C', None, 'B')
+    """
+    gold = _WRAPPED.sub(lambda found: found[1], gold.strip().strip("$*")).strip()
+    found = _BARE.fullmatch(gold)
+    if found is not None:
+        return found[1] if found[1].isupper() else None
+    named = re.fullmatch(r"\(?([A-J])(?:[).:]\s*|\s+)([^\W\d_][\w '’.-]{1,60})", gold)
+    return named[1] if named else None
+
+
+def choice(text: str) -> str | None:
+    """The letter that a completion picks; None where it picks none or more than one.
+
+    >>> choice("The answer is (B)."), choice("A. Because B is not valid"), choice("(A) or (B)")
+    ('B', 'A', None)
+    """
+    said = extract.boxed(text) or extract.said(text)
+    for part in (said, text):
+        if part is None:
+            continue
+        plain = _WRAPPED.sub(lambda found: found[1], part.strip()).strip()
+        bare = _BARE.fullmatch(plain)
+        if bare is not None:
+            return bare[1].upper()
+        if len(plain) <= 4000 and (letter := _leading(plain)):
+            return letter
+    return _picked(extract.tail(text))
+
+
+def _leading(plain: str) -> str | None:
+    """`A. Because …`, `option C`, `(B) 12`; not the article of `A cat`."""
+    found = _LABEL.match(plain)
+    if found is None or not found[1].isupper():
+        return None
+    if found["close"].strip() or "(" in found[0] or re.search("(?i)option|choice", found[0]):
+        rest = plain[found.end() :]
+        other = re.match(r"\W*(?:or|and|maybe|/)\W*(?:maybe\W*)?\(?[A-J]\b", rest)
+        return None if other else found[1].upper()
+    following = re.match(r"(?:non|not|nicht|because|since|as)\b", plain[found.end() :])
+    return found[1].upper() if following else None
+
+
+def _picked(text: str) -> str | None:
+    found = [(hit.start(1), hit[1]) for hit in _PICKED.finditer(text)]
+    if not found:
+        return None
+    end_of_last = found[-1][0]
+    near = {letter for at, letter in found if end_of_last - at <= 40}
+    if len(near) > 1 and re.search(
+        r"\b(?:or|and|maybe|either)\b", text[end_of_last - 40 : end_of_last]
+    ):
+        return None
+    return found[-1][1]

@@ -1,0 +1,65 @@
+"""Matrix arithmetic on trees: sums, products and scalar multiples of matrices written out."""
+
+from __future__ import annotations
+
+from grpo_rewards import limits
+from grpo_rewards.rules.latex import Node, ops
+
+
+def evaluated(node: Node) -> Node:
+    """The tree with its matrix sums and products computed, where the shapes allow it.
+
+    >>> from grpo_rewards.rules.latex import parse
+    >>> unit = r"\\begin{pmatrix}1\\\\2\\end{pmatrix}"
+    >>> print(evaluated(parse(f"3 {unit}")))
+    (matrix (row (mul 3 1)) (row (mul 3 2)))
+    """
+    if "matrix" not in ops(node) or node.op == "matrix":
+        return node
+    if node.op in ("add", "mul"):
+        parts = [evaluated(part) for part in node.args]
+        result = parts[0]
+        for part in parts[1:]:
+            joined = _sum(result, part) if node.op == "add" else _product(result, part)
+            if joined is None:
+                return node
+            result = joined
+        return result
+    if node.op in ("rel", "list", "tuple", "set", "note"):
+        parts_in = (evaluated(p) if isinstance(p, Node) else p for p in node.args)
+        return Node(node.op, tuple(parts_in))
+    return node
+
+
+def _sum(a: Node, b: Node) -> Node | None:
+    if a.op != "matrix" or b.op != "matrix" or _shape(a) != _shape(b):
+        return None
+    rows = (
+        Node("row", tuple(Node("add", cells) for cells in zip(r.args, s.args, strict=True)))
+        for r, s in zip(a.args, b.args, strict=True)
+    )
+    return Node("matrix", tuple(rows))
+
+
+def _shape(matrix: Node) -> tuple[int, int]:
+    return len(matrix.args), len(matrix.args[0].args)
+
+
+def _product(a: Node, b: Node) -> Node | None:
+    if a.op != "matrix" and b.op != "matrix":
+        return Node("mul", (a, b))
+    if a.op != "matrix" or b.op != "matrix":
+        scalar, matrix = (a, b) if b.op == "matrix" else (b, a)
+        rows = (Node("row", tuple(Node("mul", (scalar, c)) for c in r.args)) for r in matrix.args)
+        return Node("matrix", tuple(rows))
+    if _shape(a)[1] != _shape(b)[0] or max(_shape(a) + _shape(b)) > limits.MAX_MATRIX:
+        return None
+    columns = list(zip(*(row.args for row in b.args), strict=True))
+    rows_out = []
+    for row in a.args:
+        cells = (
+            Node("add", tuple(Node("mul", pair) for pair in zip(row.args, column, strict=True)))
+            for column in columns
+        )
+        rows_out.append(Node("row", tuple(cells)))
+    return Node("matrix", tuple(rows_out))

@@ -1,0 +1,219 @@
+"""The shapes of answers: what a list holds, what an equation gives, which interval a chain is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grpo_rewards.rules.canonical import canonical
+from grpo_rewards.rules.latex import Node, names, negate, num, ops
+
+_ORDER: Final = {"<", "<=", ">", ">="}
+_MIRROR: Final = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+INFINITY: Final = Node("inf", ())
+
+
+def collapsed(node: Node) -> Node:
+    """A chain `x = 3 + 4 = 7 \\approx …` as `x = 7`; a bare `… = 7` of constants as `7`."""
+    if node.op == "cases":
+        return Node("list", node.args)
+    if node.op != "rel":
+        return node
+    signs = node.args[0]
+    sides: list[Node] = [*node.args[1:]]
+    if "~" in signs:
+        cut = signs.index("~")
+        signs, sides = signs[:cut], sides[: cut + 1]
+        if not signs:
+            return sides[0] if not is_name(sides[0]) else Node("rel", (("=",), *node.args[1:3]))
+    if len(sides) > 2 and set(signs) == {"="}:
+        signs, sides = ("=",), [sides[0], sides[-1]]
+    if signs == ("=",) and not is_name(sides[0]) and not _has_unknown(sides[0]):
+        if is_name(sides[1]) and sides[1].op == "sym":
+            return Node("rel", (signs, sides[1], sides[0]))
+        return sides[1]
+    return Node("rel", (signs, *sides))
+
+
+def _has_unknown(node: Node) -> bool:
+    """Whether a side holds variables of its own, not only the index of a sum."""
+    if node.op == "big":
+        return False
+    if node.op == "sym":
+        return node.args[0] not in ("pi", "e", "i")
+    return any(_has_unknown(part) for part in node.args if isinstance(part, Node)) or (
+        node.op in ("apply", "text")
+    )
+
+
+def is_name(node: Node) -> bool:
+    """Whether a left side only names what the right side says: `x`, `f(x)`, `AB`, `(p, q)`."""
+    match node.op:
+        case "sym":
+            return node.args[0] not in ("pi", "e", "i")
+        case "apply" | "text":
+            return True
+        case "note":
+            return is_name(node.args[0])
+        case "tuple":
+            return all(is_name(part) for part in node.args[2:])
+        case "ratio":
+            return all(is_name(part) for part in node.args)
+        case "mul":
+            first = node.args[0]
+            inverse = first.op == "pow" and first.args[0].op == "sym" and first.args[1] == num(-1)
+            upper = first.op == "sym" and first.args[0][:1].isupper()
+            return (upper or inverse) and all(part.op == "sym" for part in node.args[1:])
+        case "fn":
+            return (
+                len(node.args) == 2
+                and node.args[0] in ("det", "norm", "abs", "re", "im", "arg")
+                and is_name(node.args[1])
+                and node.args[0] != "abs"
+            )
+        case "degrees":
+            return False
+    return False
+
+
+def named_value(rel: Node) -> Node | None:
+    """The right side of an equation whose left side is a name that does not come back."""
+    left: Node = rel.args[1]
+    right: Node = rel.args[2]
+    if is_name(left):
+        if left.op == "sym" and left.args[0] in names(right):
+            return None
+        return right
+    if is_name(right) and right.op == "sym" and right.args[0] not in names(left):
+        return left
+    return None
+
+
+def side_names(a: Node, b: Node) -> bool:
+    """Whether two left sides are names for the same: `y` and `f(x)`."""
+    kinds = {a.args[1].op, b.args[1].op}
+    plain = {n.args[1].args[0] for n in (a, b) if n.args[1].op == "sym"}
+    return kinds == {"sym", "apply"} and plain == {"y"}
+
+
+def expanded(node: Node) -> tuple[Node, ...]:
+    """Both values of a `\\pm`; the node itself without one."""
+    if "pm" not in ops(node):
+        return (node,)
+    return (_signed(node, 1), _signed(node, -1))
+
+
+def _signed(node: Node, sign: int) -> Node:
+    if node.op == "pm":
+        kind, left, right = node.args
+        right = _signed(right, sign)
+        take = right if (kind == "pm") == (sign > 0) else negate(right)
+        left = _signed(left, sign)
+        return take if left == num(0) else Node("add", (left, take))
+    parts = (_signed(p, sign) if isinstance(p, Node) else p for p in node.args)
+    return Node(node.op, tuple(parts))
+
+
+def items_of(node: Node) -> tuple[Node, ...]:
+    """The items of a list or set, names dropped (`x = 1, x = 2`), `\\pm` written out."""
+    parts = node.args if node.op in ("list", "set") else (node,)
+    if node.op == "list":
+        parts = _regrouped(parts)
+    out: list[Node] = []
+    for part in parts:
+        part = collapsed(part)
+        if part.op == "rel" and part.args[0] == ("=",):
+            value = named_value(part)
+            part = value if value is not None else part
+        if part.op == "rel" and part.args[0] == ("in",):
+            part = part.args[2]
+        if part.op in ("list", "set") and len(parts) == 1 and part is not node:
+            out.extend(items_of(part))
+        elif part.op == "tuple" and node.op == "list":
+            out.append(_values(part))
+        else:
+            out.extend(expanded(part))
+    return tuple(out)
+
+
+def _regrouped(parts: tuple[Node, ...]) -> tuple[Node, ...]:
+    """`p = 5, q = 2, p = 7, q = 2` as two pairs."""
+    if len(parts) < 4 or any(p.op != "rel" or p.args[0] != ("=",) for p in parts):
+        return parts
+    heads = [part.args[1] for part in parts]
+    width = len(dict.fromkeys(heads))
+    if width == 1 or len(heads) % width or heads != heads[:width] * (len(heads) // width):
+        return parts
+    chunks = (parts[at : at + width] for at in range(0, len(parts), width))
+    return tuple(Node("tuple", ("(", ")", *chunk)) for chunk in chunks)
+
+
+def _values(node: Node) -> Node:
+    """A tuple of equations, `(p = 5, q = 2)`, as the tuple of its values."""
+    values = []
+    for part in node.args[2:]:
+        value = named_value(part) if part.op == "rel" and part.args[0] == ("=",) else part
+        values.append(part if value is None else value)
+    return Node("tuple", (*node.args[:2], *values))
+
+
+def members(node: Node) -> tuple[Node, ...]:
+    """What a tuple or an interval holds."""
+    return node.args[2:]
+
+
+def oriented(rel: Node) -> Node | None:
+    """A chain of inequalities written upwards; None for other relations."""
+    signs, *sides = rel.args
+    if all(sign in ("<", "<=") for sign in signs) or signs == ("!=",):
+        return rel
+    if all(sign in (">", ">=") for sign in signs):
+        return Node("rel", (tuple(_MIRROR[sign] for sign in reversed(signs)), *reversed(sides)))
+    return None
+
+
+def interval_of(rel: Node) -> Node | None:
+    """The interval, or union of intervals, that an inequality for one unknown describes."""
+    if rel.args[0] == ("!=",):
+        below = _interval("(", None, rel.args[2], ")")
+        above = _interval("(", rel.args[2], None, ")")
+        return Node("cup", (below, above)) if is_name(rel.args[1]) else None
+    chain = oriented(rel)
+    if chain is None:
+        return None
+    signs, *sides = chain.args
+    low: Node | None
+    high: Node | None
+    if len(sides) == 2:
+        middle = 0 if _unknown(sides[0]) else 1
+        low, high = (None, sides[1]) if middle == 0 else (sides[0], None)
+        left = "(" if middle == 0 or signs[0] == "<" else "["
+        right = ")" if middle == 1 or signs[0] == "<" else "]"
+    elif len(sides) == 3:
+        middle, low, high = 1, sides[0], sides[2]
+        left, right = "(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]"
+    else:
+        return None
+    if not _unknown(sides[middle]) or any(names(s) for s in (low, high) if s is not None):
+        return None
+    if sides[middle].op == "fn":
+        return _both_sides(left, low, high, right)
+    return _interval(left, low, high, right)
+
+
+def _unknown(node: Node) -> bool:
+    return is_name(node) or (node.op == "fn" and node.args[0] == "abs" and is_name(node.args[1]))
+
+
+def _interval(left: str, low: Node | None, high: Node | None, right: str) -> Node:
+    bottom = negate(INFINITY) if low is None else low
+    return Node("tuple", (left, right, bottom, INFINITY if high is None else high))
+
+
+def _both_sides(left: str, low: Node | None, high: Node | None, right: str) -> Node | None:
+    """`a < |x| < b` as a union; `|x| < b` as one interval."""
+    mirror = {"(": ")", "[": "]", ")": "(", "]": "["}
+    if low is None:
+        return None if high is None else _interval(mirror[right], negate(high), high, right)
+    top = None if high is None else negate(high)
+    lower = _interval(mirror[right], top, negate(low), mirror[left])
+    return Node("cup", (canonical(lower), _interval(left, low, high, right)))
