@@ -14,8 +14,8 @@ test: check  ## format, lint, types, then every test but the slow ones
 	$(BIN)/grpo-rewards test rulesets/*.reward
 
 check: $(STAMP)  ## format, lint, types, and the shipped rulesets
-	$(BIN)/ruff format --check grpo_rewards grpo_train tests benchmarks
-	$(BIN)/ruff check grpo_rewards grpo_train tests benchmarks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/grpo-rewards check rulesets/*.reward
 	$(BIN)/grpo-rewards fmt --check rulesets/*.reward
