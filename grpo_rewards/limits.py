@@ -29,6 +29,7 @@ MAX_WORKER_MB = 1_024  # address space of one; SymPy itself needs about a tenth
 MAX_GRAMMAR_CHARS = 16_000  # a page of grammar; more is generated, or hostile
 MAX_GRAMMAR_RULES = 200
 MAX_GRAMMAR_STATES = 2_000  # counted repeats multiply them; a table of 375 takes half a second
+MAX_CREDIT_TOKENS = 50_000  # of a text that fits no format; what it earns is settled long before
 MAX_EARLEY_CHARS = 4_000  # Earley reads some 5,000 characters a second
 MAX_JSON_CHARS = 200_000  # a validator visits every value: about a second
 MAX_PATTERN_CHARS = 2_000

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from grpo_rewards.limits import MAX_CREDIT_TOKENS
 from grpo_rewards.rules.lalr import END, Machine, reaches, reduced
 
 MAX_RESYNCS = 2
@@ -142,7 +143,7 @@ class _Walk:
 
     def run(self) -> float:
         pos = 0
-        while True:
+        for _ in range(MAX_CREDIT_TOKENS):
             token = self.machine.next_token(self.states[-1], self.text, pos)
             if token and token[0] == END:
                 return self.best
@@ -156,6 +157,7 @@ class _Walk:
             for name in found[1]:
                 self.shift(name)
             pos = found[2]
+        return self.best
 
     def shift(self, name: str) -> bool:
         """Take a terminal onto the stack and look at what is needed then."""

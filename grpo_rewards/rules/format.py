@@ -256,11 +256,9 @@ def _lark_error(grammar: str, message: str) -> FormatError:
         lines = grammar.splitlines(keepends=True)[: int(place[1]) - 1]
         offset = min(sum(map(len, lines)) + int(place[2]) - 1, len(grammar))
     else:
-        for name in re.findall(r"[A-Za-z_]\w+", message):
-            found = re.search(rf"^\s*[?!]?{name}\b", grammar, re.MULTILINE)
-            if found:
-                offset = found.end() - len(name)
-                break
+        defined = re.finditer(r"^[ \t]*[?!]?([A-Za-z_]\w*)[^:\n]*:", grammar, re.MULTILINE)
+        said = set(re.findall(r"\w+", message))
+        offset = min((found.start(1) for found in defined if found[1] in said), default=0)
     hint = ""
     if "Collision" in message or "collision" in message:
         hint = "two terminals or rules fit the same text: say in the grammar which one is meant"
