@@ -48,15 +48,16 @@ class Prompts:
             parts[0].prefix,
         )
 
-    def columns(self, names: Iterable[str], repeat: int) -> dict[str, list[Any]]:
-        """Columns for a ruleset, each value `repeat` times; `prompt` is the text."""
-        found: dict[str, list[Any]] = {}
-        for name in names:
-            if name == "prompt":
-                found[name] = [text for text in self.text for _ in range(repeat)]
-            elif any(name in row for row in self.rows):
-                found[name] = [row.get(name) for row in self.rows for _ in range(repeat)]
-        return found
+    def columns(self, repeat: int) -> dict[str, list[Any]]:
+        """The rows' columns, each value `repeat` times; `prompt` is the text.
+
+        All of them: a ruleset may know an input by another name (`gold: text from "answer"`).
+        """
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        found = {
+            name: [row.get(name) for row in self.rows for _ in range(repeat)] for name in names
+        }
+        return found | {"prompt": [text for text in self.text for _ in range(repeat)]}
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ class Policy:
     tokenizer: Any
     eos_ids: tuple[int, ...]
     pad_id: int
+    checkpointing: bool = False  # recompute activations in the backward pass
 
     @property
     def device(self) -> torch.device:
@@ -55,6 +56,8 @@ class Policy:
         `visible` [R, 1, T, K] bool says which of the K keys a token sees; keys of a sliding window
         are cut further by `positions`, where the model has one.
         """
+        # Transformers recomputes in train mode only, and drops the cache there.
+        self.model.train(self.checkpointing and torch.is_grad_enabled())
         with self.autocast():
             out = self.model.base_model(
                 input_ids=ids,
@@ -114,30 +117,47 @@ class Policy:
         self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(path: str, *, device: str = "auto") -> Policy:
+def load_policy(path: str, *, device: str = "auto", checkpointing: bool = False) -> Policy:
     """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise ConfigError(f"cannot load the model `{path}`: no such folder - at `model`")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
-    return wrap(model, tokenizer, device=device)
+    return wrap(model, tokenizer, device=device, checkpointing=checkpointing)
 
 
-def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
+def wrap(
+    model: Any, tokenizer: Any, *, device: str = "auto", checkpointing: bool = False
+) -> Policy:
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA has no softcap: Gemma 2
     model.to(device)
-    model.eval()  # dropout in the policy's forward would make every ratio noise
+    _remove_dropout(model)
+    if checkpointing:
+        # Its name since transformers 5; the older one warns there.
+        newer = getattr(model, "activation_checkpointing_enable", None)
+        (newer or model.gradient_checkpointing_enable)()
     eos = _eos_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(model, tokenizer, eos, int(pad))
+    return Policy(model, tokenizer, eos, int(pad), checkpointing)
+
+
+def _remove_dropout(model: Any) -> None:
+    """Dropout in the policy's forward would make every ratio noise, in train mode too."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout") and isinstance(module.attention_dropout, float):
+            module.attention_dropout = 0.0
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

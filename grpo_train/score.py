@@ -81,9 +81,7 @@ def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, ste
         "truncated": [not stopped for stopped in rollouts.stopped.tolist()],
         "step": [float(step)] * len(texts),
     }
-    columns = prompts.columns(scorer.inputs, rollouts.group_size)
-    columns |= {name: known[name] for name in scorer.inputs if name in known}
-    columns["completion"] = texts
+    columns = prompts.columns(rollouts.group_size) | known
     group = np.repeat(np.arange(len(prompts)), rollouts.group_size)
     try:
         scores = scorer(**columns, group=group)

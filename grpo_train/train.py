@@ -283,9 +283,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     if config.threads:
         torch.set_num_threads(config.threads)
     scorer = load_scorer(config.reward)
-    policy = load_policy(config.model, device=config.device)
-    if config.checkpointing:
-        policy.model.gradient_checkpointing_enable()
+    policy = load_policy(config.model, device=config.device, checkpointing=config.checkpointing)
     prompts = load_prompts(config.data.train, config.data, policy)
     held_out = None
     if config.data.eval:

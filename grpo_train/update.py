@@ -52,7 +52,8 @@ class Batch:
             found |= {"support_ids": r.support.ids, "support_start": r.support.start}
         if self.ref_logprobs is not None:
             found["ref_logprobs"] = self.ref_logprobs
-        return {name: tensor.contiguous() for name, tensor in found.items()}
+        # Cloned: on policy, two names share one tensor, which safetensors refuses.
+        return {name: tensor.clone() for name, tensor in found.items()}
 
     @staticmethod
     def of_tensors(saved: dict[str, Tensor]) -> tuple[Batch, int]:

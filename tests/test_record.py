@@ -1,0 +1,80 @@
+"""A run folder loses at most its last line, and a report is one page."""
+
+from __future__ import annotations
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+
+from grpo_train.data import Prompts
+from grpo_train.record import Record, environment, report_html
+from grpo_train.score import Scored
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.metrics(1, {"a": math.nan, "b": math.inf, "c": 1.5})
+    assert record.read() == [{"step": 1, "a": None, "b": None, "c": 1.5}]
+
+
+def test_a_line_cut_short_is_forgotten(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.metrics(1, {"a": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "a"')
+    assert [row["step"] for row in record.read()] == [1]
+    record.truncate(5)
+    record.metrics(2, {"a": 2.0})
+    assert [row["step"] for row in record.read()] == [1, 2]
+
+
+def test_a_resumed_run_does_not_write_a_step_twice(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    for step in range(1, 6):
+        record.metrics(step, {"a": float(step)})
+    record.truncate(3)
+    assert [row["step"] for row in record.read()] == [1, 2, 3]
+
+
+def test_samples_hold_any_text(tmp_path: Path) -> None:
+    texts = ["a\ud800b", "\x00", "𝄞", "\n\u2028"]
+    scored = Scored(
+        np.array([1.0, math.nan, 0.0, 0.5]),
+        {"s": np.array([1.0, math.nan, 0.0, 0.5])},
+        {"s": ["ok", "missing", "ok", "ok"]},
+        texts,
+    )
+    record = Record(tmp_path)
+    record.samples(1, Prompts(["p"], [[1]], [{"gold": "g"}]), scored, [0.0] * 4)
+    rows = record.read("samples.jsonl")
+    assert [row["completion"] for row in rows] == texts
+    assert rows[1]["reward"] is None
+    assert rows[1]["status"] == {"s": "missing"}
+
+
+def test_the_report_is_well_formed_and_draws_every_metric() -> None:
+    rows = [{"step": i, "reward": i / 3, "score/<b>": 1.0, "eval/x": None} for i in range(5)]
+    page = report_html("a<b", [*rows, {"step": 4, "eval/pass_at_1": 0.5}])
+    depth: list[str] = []
+
+    class Check(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            depth.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            while depth.pop() != tag:
+                pass
+
+    Check().feed(page)
+    assert page.count("<svg") == 3  # a metric that is never there is not drawn
+    assert "<b>" not in page
+    assert "nan" not in page
+    assert "<script" not in page
+
+
+def test_the_environment_can_be_written_down() -> None:
+    found = json.loads(json.dumps(environment()))
+    assert {"torch", "transformers", "python"} <= set(found["versions"])

@@ -1,0 +1,301 @@
+"""Laws of an update and of the loop, on a policy small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import models
+import msgspec
+import pytest
+import tiny_run
+import torch
+from torch import Tensor
+
+import grpo_train.train
+from grpo_train import update as update_module
+from grpo_train.config import Config, Loss, Optim
+from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
+from grpo_train.policy import Policy, load_policy, wrap
+from grpo_train.rollout import NativeEngine, Sampling, row_seeds
+from grpo_train.train import Session, resume, start, train, train_step
+from grpo_train.update import Batch, Updater
+
+ALL = torch.ones(12).bool()
+
+
+def weights(policy: Policy) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def make_batch(policy: Policy, **changes: Any) -> Batch:
+    """Three groups of four, advantages of both signs."""
+    prompts, seeds = [[5, 6, 7], [20], [30] * 6], row_seeds(0, torch.arange(12))
+    rollouts = NativeEngine(policy).generate(prompts, 4, Sampling(10), seeds)
+    advantage = torch.linspace(-1, 1, 12)
+    ones = torch.ones(len(rollouts.ids))
+    fields: dict[str, Any] = {
+        "rollouts": rollouts,
+        "advantage": advantage,
+        "valid": ALL,
+        "old_logprobs": rollouts.old_logprobs,
+        "token_weight": ones,
+        "ref_logprobs": None,
+    }
+    return Batch(**(fields | changes))
+
+
+def updater(policy: Policy, *, budget: int = 10_000, **loss: Any) -> Updater:
+    optimizer = torch.optim.AdamW(policy.model.parameters(), weight_decay=0.1)
+    optim = Optim(max_grad_norm=0.0)
+    return Updater(policy, optimizer, Loss(**loss), optim, 1.0, budget, 10)
+
+
+def gradient(policy: Policy, batch: Batch, **options: Any) -> Tensor:
+    """The gradient of one update, flat. A learning rate of 0 leaves the weights."""
+    updater(policy, **options).update(batch, ALL, 0.0)
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+
+# -- one update ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["token", "sequence", "constant", "prompt"])
+@pytest.mark.parametrize("kind", ["ppo", "cispo", "sapo"])
+def test_micro_batches_add_up_to_the_step(how: str, kind: str) -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    whole = gradient(policy, batch, aggregation=how, kind=kind)
+    for budget in (1, 30, 60):
+        parts = gradient(policy, batch, aggregation=how, kind=kind, budget=budget)
+        torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_definition() -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    ours = gradient(policy, batch)
+    policy.model.zero_grad()
+    texts, prompts = batch.rollouts.completion_ids(), batch.rollouts.prompt_ids
+    total = sum(map(len, texts))
+    for i, (text, advantage) in enumerate(zip(texts, batch.advantage.tolist(), strict=True)):
+        logp = models.dense_logprobs(policy, prompts[i // 4], text)
+        (-(logp * advantage).sum() / total).backward()
+    dense = torch.cat([p.grad.flatten() for p in policy.model.parameters()])
+    torch.testing.assert_close(ours, dense, rtol=1e-3, atol=1e-6)
+
+
+def test_running_out_of_memory_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    whole = gradient(policy, batch)
+    real, failed = update_module.batch_logprobs, []
+
+    def small_memory(policy: Policy, micro: Any, **rest: Any) -> Any:
+        if micro.ids.numel() > 60:
+            failed.append(micro.ids.numel())
+            raise torch.OutOfMemoryError
+        return real(policy, micro, **rest)
+
+    monkeypatch.setattr(update_module, "batch_logprobs", small_memory)
+    torch.testing.assert_close(gradient(policy, batch), whole, rtol=1e-4, atol=1e-6)
+    assert failed
+
+
+def test_rows_that_teach_nothing_are_counted_but_not_computed() -> None:
+    policy = models.make_policy()
+    advantage = torch.linspace(-1, 1, 12)
+    advantage[4:8] = 0
+    batch = make_batch(policy, advantage=advantage)
+    skipped = gradient(policy, batch)
+    computed = gradient(policy, batch, entropy_coef=1e-30)  # a term of no weight: all rows run
+    torch.testing.assert_close(skipped, computed, rtol=1e-4, atol=1e-7)
+    found = updater(policy).update(batch, ALL, 0.0)
+    assert found["trained_tokens"] == float(batch.rollouts.length[advantage != 0].sum())
+
+
+def test_recomputing_activations_changes_no_gradient() -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    whole = gradient(policy, batch)
+    thrifty = wrap(policy.model, policy.tokenizer, device="cpu", checkpointing=True)
+    torch.testing.assert_close(gradient(thrifty, batch), whole, rtol=1e-5, atol=1e-7)
+    again = make_batch(thrifty)  # sampling is not disturbed either
+    assert again.rollouts.completion_ids() == batch.rollouts.completion_ids()
+
+
+def test_null_rows_touch_nothing() -> None:
+    policy = models.make_policy()
+    valid = ALL.clone()
+    valid[3] = False
+    batch = make_batch(policy, valid=valid)
+    advantage = batch.advantage.clone()
+    advantage[3] = 9
+    loud = make_batch(policy, valid=valid, advantage=advantage)
+    assert torch.equal(gradient(policy, batch), gradient(policy, loud))
+
+
+def test_an_update_without_signal_does_not_step() -> None:
+    policy = models.make_policy()
+    before = weights(policy)
+    made = updater(policy)
+    made.update(make_batch(policy), ALL, 1e-3)  # Adam has moments now, and there is weight decay
+    moved = weights(policy)
+    assert not same(before, moved)
+    found = made.update(make_batch(policy, advantage=torch.zeros(12)), ALL, 1e-3)
+    assert same(moved, weights(policy))
+    assert found["grad_norm"] == 0
+
+
+def test_on_policy_the_ratio_is_one() -> None:
+    policy = models.make_policy()
+    found = updater(policy).update(make_batch(policy), ALL, 0.0)
+    assert abs(found["ratio"] - 1) < 1e-5
+    assert found["clip_frac"] == 0
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    policy = models.make_policy()
+    before = weights(policy)
+    batch = make_batch(policy, advantage=torch.full((12,), 1e38))
+    with pytest.raises(DivergenceError, match="not finite"):
+        updater(policy).update(batch, ALL, 1e-3)
+    assert same(before, weights(policy))
+
+
+def test_a_batch_survives_its_tensors() -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    again, used = Batch.of_tensors(batch.tensors(3))
+    assert used == 3
+    assert again.rollouts.prompt_ids == batch.rollouts.prompt_ids
+    assert torch.equal(gradient(policy, again), gradient(policy, batch))
+
+
+# -- the loop --------------------------------------------------------------------------------------
+
+
+def finish(config: Config) -> Session:
+    session = start(config)
+    train(session)
+    return session
+
+
+def untimed(session: Session) -> list[dict[str, Any]]:
+    """The metrics that do not depend on the clock."""
+    rows = session.record.read()
+    return [
+        {k: v for k, v in row.items() if "seconds" not in k and k != "tokens_per_s"} for row in rows
+    ]
+
+
+def test_a_run_leaves_everything_it_should(tmp_path: Path) -> None:
+    session = finish(tiny_run.make_config(tmp_path))
+    folder = session.record.folder
+    for name in ("config.toml", "ruleset.reward", "run.json", "report.html", "samples.jsonl"):
+        assert (folder / name).stat().st_size > 0
+    rows = session.record.read()
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 4]
+    assert {"reward", "score/correct", "length", "entropy", "grad_norm", "signal"} <= set(rows[1])
+    assert "eval/pass_at_1" in rows[0]
+    assert any(row.get("grad_norm", 0) > 0 for row in rows)
+    saved = load_policy(str(folder / "model"), device="cpu")
+    assert same(weights(session.policy), weights(saved))
+    assert json.loads((folder / "run.json").read_text())["ruleset_hash"] == session.scorer.hash
+
+
+def test_same_seed_same_run_another_seed_another(tmp_path: Path) -> None:
+    runs = [finish(tiny_run.make_config(tmp_path / str(i), seed=i // 2)) for i in range(3)]
+    assert untimed(runs[0]) == untimed(runs[1])
+    assert same(weights(runs[0].policy), weights(runs[1].policy))
+    assert not same(weights(runs[0].policy), weights(runs[2].policy))
+
+
+REUSE = {"updates_per_rollout": 2, "epochs_per_rollout": 2, "loss": {"kl_coef": 0.05}}
+
+
+@pytest.mark.parametrize("changes", [{}, REUSE], ids=["on-policy", "reuse"])
+def test_a_run_cut_at_every_step_is_the_run_uncut(tmp_path: Path, changes: dict[str, Any]) -> None:
+    cuts = {"save": {"every": 1, "keep": 0}} | changes
+    whole = finish(tiny_run.make_config(tmp_path / "whole", **cuts))
+    for cut in (1, 2, 3):
+        session = start(tiny_run.make_config(tmp_path / f"cut-{cut}", **cuts))
+        session.config = msgspec.structs.replace(session.config, steps=4)
+        partial = grpo_train.train._evaluate(session)
+        assert partial is not None
+        for _ in range(cut):
+            metrics = train_step(session)
+            session.record.metrics(session.step, metrics)
+        grpo_train.train.save(session)
+        train_step(session)  # lost work, as after a kill
+        again = resume(session.record.folder)
+        assert again.step == cut
+        train(again)
+        assert untimed(again) == untimed(whole)
+        assert same(weights(again.policy), weights(whole.policy))
+
+
+def test_a_signal_saves_and_stops(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path))
+
+    def interrupt(step: int, _: dict[str, float]) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(session, interrupt)
+    assert (result.stopped, result.steps) == (True, 2)
+    again = resume(session.record.folder)
+    assert train(again).steps == 4
+
+
+def test_another_ruleset_is_refused_unless_told(tmp_path: Path) -> None:
+    session = finish(tiny_run.make_config(tmp_path))
+    ruleset = Path(session.config.reward.ruleset)
+    ruleset.write_text(ruleset.read_text().replace("< 30", "< 31"))
+    with pytest.raises(CheckpointError, match="has changed since"):
+        resume(session.record.folder)
+    assert resume(session.record.folder, force=True).step == 4
+
+
+def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
+    config = tiny_run.make_config(tmp_path)
+    finish(config)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        start(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"kind": "gspo", "aggregation": "sequence", "clip_low": 3e-4, "clip_high": 4e-4}},
+        {"loss": {"kind": "cispo", "entropy_coef": 0.01, "top_entropy": 0.5}},
+        {"loss": {"mismatch": "mask", "mask_truncated": True, "off_policy_delta": 0.5}},
+        {"advantage": {"method": "opo", "overlong_tokens": 4}, "resample": 2},
+        {"sampling": {"top_p": 0.9, "max_rows": 6}, "resample": 1, "checkpointing": True},
+    ],
+    ids=lambda changes: "+".join(changes),
+)
+def test_every_setting_trains(tmp_path: Path, changes: dict[str, Any]) -> None:
+    session = finish(tiny_run.make_config(tmp_path, steps=2, **changes))
+    assert session.step == 2
+    assert all(torch.isfinite(p).all() for p in session.policy.model.parameters())
+
+
+def test_at_the_start_the_kl_is_zero(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path, loss={"kl_coef": 0.1}))
+    assert abs(train_step(session)["kl"]) < 1e-9
+
+
+def test_masters_stay_fp32_and_in_their_place_through_a_step(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path))
+    before = [(p.data_ptr(), p.dtype) for p in session.policy.model.parameters()]
+    train_step(session)
+    assert before == [(p.data_ptr(), p.dtype) for p in session.policy.model.parameters()]
+    assert {dtype for _, dtype in before} == {torch.float32}
