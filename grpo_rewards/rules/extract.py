@@ -36,7 +36,8 @@ _MATH: Final = re.compile(
 )
 _DOLLAR: Final = re.compile(r"(?<!\\)\$\$?")
 _CLAUSE: Final = re.compile(
-    r"\.(?=\s|$)|[!?;](?=\s|$)|\n|。|<\|| because\b| since\b| as \b| so \b| which\b| hence\b|,? but\b"
+    r"\.(?=\s|$)|[!?;](?=\s|$)|\n|。|<\|| because\b| since\b| as \b| so \b| which\b"
+    r"| hence\b|,? but\b"
     r"|, (?:where|which|since|because|so|as|not)\b"
 )
 _MARKS: Final = "`*_ \t\r\n:"

@@ -142,7 +142,8 @@ CALL_ONLY: Final = frozenset(  # functions only before a bracket; otherwise lett
     " cis".split()
 )
 OPERATORS: Final = {"sum": "sum", "prod": "prod", "int": "int", "iint": "int", "iiint": "int",
-                    "oint": "int", "lim": "lim", "bigcup": "bigcup", "bigcap": "bigcap"}  # fmt: skip
+                    "oint": "int", "lim": "lim", "bigcup": "bigcup",
+                    "bigcap": "bigcap"}  # fmt: skip
 RELATIONS: Final = {
     "=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "=<": "<=", "=>": "to",
     "!=": "!=", "<>": "!=", "~": "~", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=",

@@ -72,7 +72,8 @@ _ARGS: Final = {"frac": 2, "dfrac": 2, "tfrac": 2, "cfrac": 2, "sqrt": 1, "binom
                 "tbinom": 2, "overline": 1, "boxed": 1, "fbox": 1, "underline": 1,
                 "overset": 2, "mathbb": 1, "pmod": 1}  # fmt: skip
 _HEADS: Final = {"dfrac": "FRAC", "tfrac": "FRAC", "cfrac": "FRAC", "frac": "FRAC",
-                 "binom": "BINOM", "dbinom": "BINOM", "tbinom": "BINOM", "sqrt": "SQRT"}  # fmt: skip
+                 "binom": "BINOM", "dbinom": "BINOM", "tbinom": "BINOM",
+                 "sqrt": "SQRT"}  # fmt: skip
 _COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     **dict.fromkeys(("times", "cdot", "ast", "bullet", "cdotp"), ("_operator", "MUL", "*")),
     "div": ("_operator", "DIV", "/"), "pm": ("_operator", "PM", ""), "mp": ("_operator", "PM", ""),
