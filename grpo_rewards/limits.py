@@ -58,4 +58,4 @@ MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
-MAX_VERDICTS = 20_000  # sentences whose language is remembered: the completions of a group share many
+MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
