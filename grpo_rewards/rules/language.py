@@ -111,6 +111,23 @@ class Piece(NamedTuple):
         return " ".join(self.words)
 
     @property
+    def evidence(self) -> str:
+        """What langdetect is asked about: nothing where it would guess.
+
+        Names are at home in any language: where most letters are in words with a capital, only the
+        others are evidence.
+        """
+        if self.letters < MIN_JUDGED:
+            return ""
+        plain = [word for word in self.words if not word[0].isupper()]
+        size = sum(map(len, plain))
+        if size * 2 >= self.letters:
+            return self.text
+        return (
+            " ".join(plain) if size >= MIN_JUDGED else self.text if size * 6 >= self.letters else ""
+        )
+
+    @property
     def weight(self) -> float:
         return len(self.words) if self.weights is None else sum(self.weights)
 
@@ -344,11 +361,12 @@ def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
 
 def _languages(pieces: list[Piece], script: str) -> list[str]:
     """The language of each piece of one script."""
-    first = [_judge(p.text, script, "") if p.letters >= MIN_JUDGED else None for p in pieces]
+    evidence = [piece.evidence for piece in pieces]
+    first = [_judge(text, script, "") if text else None for text in evidence]
     main = _main(pieces, first, script)
     judged = [
-        language if language in (None, main) else _judge(piece.text, script, main)
-        for language, piece in zip(first, pieces, strict=True)
+        language if language in (None, main) else _judge(text, script, main)
+        for language, text in zip(first, evidence, strict=True)
     ]
     found = _inherit(judged, main)
     if main == UNKNOWN:

@@ -15,7 +15,8 @@ _OPENER = re.compile(
 )
 _CLOSERS = {"```": "```", "$$": "$$", "\\[": "\\]", "\\(": "\\)"}
 _LINK = re.compile(r"[^\s<>\"]+")
-_ADDRESS = re.compile(r"[\w.+-]{0,64}@[\w-]{1,64}(?:\.[\w-]{1,64})+")
+_HOST = re.compile(r"@[\w-]{1,64}(?:\.[\w-]{1,64})+")
+_MAILBOX = re.compile(r"[\w.+-]{1,64}$")
 _TAG = re.compile(r"</?[A-Za-z!][^<>\n]{0,200}>")
 _ENVIRONMENT = re.compile(r"\\begin\{([A-Za-z*]{1,30})\}")
 _PROSE_COMMAND = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|intertext)\s*\{([^{}]*)\}")
@@ -60,8 +61,9 @@ def _span(
         end = text.find("`", after, after + _NEAR)
         return None if end < 0 or "\n" in text[after:end] else (start, end + 1, False)
     if opener == "@":
-        found = _ADDRESS.search(text, max(start - 64, 0), start + 400)
-        return (found.start(), found.end(), False) if found and found.end() > start else None
+        found = _HOST.match(text, start)
+        box = _MAILBOX.search(text[max(start - 64, 0) : start]) if found else None
+        return (start - len(box[0]), found.end(), False) if box and found else None
     if opener.startswith("<"):
         found = _TAG.match(text, start)
         return (start, found.end(), False) if found else None
