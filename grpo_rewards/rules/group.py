@@ -185,9 +185,9 @@ def length_relative(n_tokens: Floats, correct: Floats, present: Bools, groups: I
     """
     number, count = _numbered(groups)
     low, high = _extremes(n_tokens, present, number, count)
-    span = np.where(high > low, high - low, 1.0)[number]
-    low = np.where(np.isfinite(low), low, 0.0)[number]
-    reward = np.clip(0.5 - (n_tokens - low) / span, -0.5, 0.5)
-    flat = (~(high > low))[number]
+    varied = high > low
+    span = np.where(varied, high, 1.0)[number] - np.where(varied, low, 0.0)[number]
+    least = np.where(varied, low, 0.0)[number]
+    reward = np.clip(0.5 - (n_tokens - least) / span, -0.5, 0.5)
     reward = np.where(correct != 0, reward, np.minimum(reward, 0.0))
-    return np.where(present & ~flat, reward, 0.0), present.copy()
+    return np.where(present & varied[number], reward, 0.0), present.copy()
