@@ -29,7 +29,6 @@ ERRORS = ("error", "timeout", "too_large", "failed")
 
 #: Statements of the language that this version refuses, with the reason.
 NOT_BUILT: dict[type[x.Statement], str] = {
-    x.Import: "`import` is not built yet",
     x.Extern: "`extern` is not built yet; in Python, compute the column and pass it as an input",
     x.Check: "`check` statements are not built yet",
 }
@@ -60,12 +59,14 @@ def checked(parsed: Parsed, *, params: Mapping[str, Any] | None = None) -> Graph
 class _Checker:
     """One pass over the statements. Finished names live in `self.lowering.names`."""
 
-    def __init__(self, parsed: Parsed, overrides: dict[str, Any]) -> None:
+    def __init__(
+        self, parsed: Parsed, overrides: dict[str, Any], lowering: Lowering | None = None
+    ) -> None:
         self.parsed = parsed
         self.overrides = overrides
         self.findings: list[Finding] = []
-        self.graph = Graph(name=parsed.ruleset.name)
-        self.lowering = Lowering(self.graph)
+        self.lowering = lowering or Lowering(Graph(name=parsed.ruleset.name))
+        self.graph = self.lowering.graph
         self.lowering.broken |= parsed.broken
         self.declared: dict[str, x.Statement] = {}
 
@@ -93,6 +94,7 @@ class _Checker:
         return {
             x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
             x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
+            x.Import: self.on_import,
         }  # fmt: skip
 
     # Reporting
@@ -244,6 +246,36 @@ class _Checker:
             raise Problem("T04", "the range is empty", bounds.place, hint)
         return Interval(lo, hi)
 
+    def on_import(self, statement: x.Import) -> None:
+        """Names of another file, as `alias.name`; its own scores and reward stay behind."""
+        self._declare(statement.name, statement)
+        found = self.parsed.imports.get(statement.path)
+        if found is None:
+            hint = "imports work in files, relative to the file and inside its folder tree"
+            message = f"`{statement.path}` cannot be imported"
+            raise Problem("N10", message, statement.place, hint)
+        inner = self.lowering.nested()
+        errors = [*found.findings, *_Checker(found, {}, inner).names_only()]
+        errors = [finding for finding in errors if finding.severity == "error"]
+        if errors:
+            first = errors[0].show(found.source).splitlines()[0]
+            message = f"`{statement.path}` has {len(errors)} error(s)"
+            raise Problem("T31", message, statement.place, first)
+        self.lowering.aliases.add(statement.name)
+        for name, value in inner.names.items():
+            self.lowering.names[f"{statement.name}.{name}"] = value
+
+    def names_only(self) -> list[Finding]:
+        """Check an imported file: what it defines, not what it scores by."""
+        outer, self.graph.scores = self.graph.scores, {}
+        ranges, params = dict(self.graph.ranges), dict(self.graph.params)
+        for statement in self.parsed.ruleset.statements:
+            handler = self._handlers().get(type(statement))
+            if handler is not None and not isinstance(statement, x.Reward):
+                self._guard(statement, handler)
+        self.graph.scores, self.graph.ranges, self.graph.params = outer, ranges, params
+        return self.findings
+
     def on_format(self, statement: x.FormatDecl) -> None:
         self._declare(statement.name, statement)
         options = {name: self.lowering.constant(value) for name, value in statement.options}
@@ -392,7 +424,10 @@ class _Checker:
 
     def _lint_unused(self) -> None:
         used = self.lowering.used
-        kinds = {x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let"}
+        kinds = {
+            x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let",
+            x.Import: "import",
+        }  # fmt: skip
         for name, statement in self.declared.items():
             kind = kinds.get(type(statement))
             if kind and name not in used and name not in self.lowering.broken:

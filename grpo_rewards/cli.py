@@ -27,10 +27,9 @@ from grpo_rewards.explain import explain_row, shorten
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
 from grpo_rewards.offline import Totals, read_row, read_rows, score_file
-from grpo_rewards.parse import parse_all
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
-from grpo_rewards.scorer import Scorer, load, read_text
+from grpo_rewards.scorer import Scorer, load, parse_file, read_text
 from grpo_rewards.scores import as_floats
 
 app = typer.Typer(
@@ -110,7 +109,7 @@ def check(files: Files, as_json: AsJson = False) -> None:
     """
     failed = False
     for path in files:
-        parsed = parse_all(read_text(path), name=str(path))
+        parsed = parse_file(path)
         graph, findings = check_ruleset(parsed)
         errors = [finding for finding in findings if finding.severity == "error"]
         failed |= bool(errors)

@@ -57,7 +57,8 @@ def gold_in_thought(target: Target) -> Iterator[str]:
     yield f"<think>\\boxed{{{gold}}}"
     yield f"<think>the answer is {gold}"
     yield f"<think>\\boxed{{{gold}}} <answer>{gold}</answer>"
-    yield from target.lay(target.wrong, thought=f"It is \\boxed{{{gold}}}, the answer is {gold}.")
+    thought = f"It is \\boxed{{{gold}}}, the answer is {gold}."
+    yield from (text for text in target.lay(target.wrong, thought=thought) if "<think>" in text)
     yield from target.lay("", thought=f"The answer is {gold}")
 
 

@@ -15,6 +15,7 @@ MAX_EXPR_DEPTH = 100  # below Python's recursion limit in every walk over the tr
 MAX_GRAPH_NODES = 5_000  # a ruleset of thousands of ops is generated, or hostile
 MAX_GRAPH_DEPTH = 150  # the executor recurses over it
 MAX_INLINE_STEPS = 50_000  # functions that call functions twice grow as powers of two
+MAX_IMPORT_DEPTH = 8  # files that import files
 MAX_RANGE_ATOMS = 10  # booleans that the range check tries both ways
 MAX_RANGE_WORK = 200_000  # node visits of one range check
 

@@ -86,9 +86,18 @@ class Lowering:
         self.names: dict[str, int | Function] = {}
         self.broken: set[str] = set()
         self.used: set[str] = set()
+        self.aliases: set[str] = set()
+        self._is_nested = False
         self._depths: list[int] = []
         self._lints: list[Finding] = []
         self._steps = 0
+
+    def nested(self) -> Lowering:
+        """Another scope over the same graph, for an imported file."""
+        inner = Lowering(self.graph)
+        inner._depths = self._depths
+        inner._is_nested = True
+        return inner
 
     def take_lints(self) -> list[Finding]:
         """The warnings since the last call."""
@@ -98,7 +107,8 @@ class Lowering:
     # Declarations
 
     def add_input(self, spec: InputSpec, place: Place) -> int:
-        self.graph.inputs[spec.name] = spec
+        if not (self._is_nested and spec.name in self.graph.inputs):
+            self.graph.inputs[spec.name] = spec  # the importing file's own declaration stands
         interval = UNIT if spec.type.kind == "bool" else EVERYTHING
         interval = _AMBIENT_RANGES.get(spec.name, interval)
         options = (("name", spec.name),)
@@ -215,7 +225,16 @@ class Lowering:
         head = x.Attr(attr.of, attr.name)
         dotted = dotted_name(head)
         root = dotted.split(".")[0] if dotted else ""
-        if dotted and root not in self.names and root not in self.broken:
+        imported = self.names.get(dotted) if dotted else None
+        if isinstance(imported, int):
+            self.used.add(root)
+            return imported
+        if root in self.broken:
+            raise Problem.silent()
+        if root in self.aliases and isinstance(attr.of, x.Name):
+            hint = nearest(attr.name, [n.split(".", 1)[-1] for n in self.names if "." in n])
+            raise Problem("N01", f"`{root}` has no `{attr.name}`", attr.place, hint)
+        if dotted and root not in self.names and root not in self.aliases:
             hint = f"it is a rule: call {dotted}(…)" if dotted in CATALOG else ""
             raise Problem(
                 "N01", f"unknown name `{dotted}`", attr.place, hint or _rules_like(dotted)
@@ -259,9 +278,10 @@ class Lowering:
             case "schedule":
                 return self._schedule(expr)
         function = self.names.get(expr.function)
-        if expr.function in self.broken:
+        if expr.function.split(".")[0] in self.broken:
             raise Problem.silent()
         if isinstance(function, Function):
+            self.used.add(expr.function.split(".")[0])
             return self._inline(function, expr)
         if expr.function not in CATALOG or expr.function in _HIDDEN:
             hint = _rules_like(expr.function)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -39,6 +39,7 @@ class Parsed:
     ruleset: x.Ruleset
     findings: tuple[Finding, ...]
     broken: frozenset[str]
+    imports: Mapping[str, Parsed] = field(default_factory=dict)  # by path as it is written
 
 
 def parse(text: str, *, name: str = "ruleset") -> x.Ruleset:

@@ -7,6 +7,7 @@ import importlib.metadata
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from grpo_rewards.columns import Column
 from grpo_rewards.errors import BatchError, RewardError
 from grpo_rewards.execute import Execution, Memo, Pool
 from grpo_rewards.graph import Graph, TestCase
-from grpo_rewards.limits import MAX_WORKER_MB
+from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
 from grpo_rewards.parse import Parsed, parse_all
 from grpo_rewards.plan import Plan
 from grpo_rewards.scores import Scores
@@ -31,7 +32,7 @@ from grpo_rewards.workers import Inline, Workers
 class Scorer:
     """Scores batches: `scorer(completion=[…], gold=[…])` gives a `Scores`.
 
-    Thread-safe, and picklable (it travels as its text). `workers` is the number of processes for
+    Thread-safe, and picklable (it travels as its tree). `workers` is the number of processes for
     work of doubtful length (SymPy); 0 does that work in the calling process, within the counted
     bounds alone. Use it as a context manager, or call `close`, to end the processes early.
     """
@@ -166,12 +167,11 @@ class Scorer:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
-        source = self._parsed.source
-        return _rebuild, (source.text, source.name, self._params, self._workers)
+        return _rebuild, (self._parsed, self._params, self._workers)
 
 
-def _rebuild(text: str, name: str, params: dict[str, Any], workers: int) -> Scorer:
-    return Scorer(parse_all(text, name=name), params=params, workers=workers)
+def _rebuild(parsed: Parsed, params: dict[str, Any], workers: int) -> Scorer:
+    return Scorer(parsed, params=params, workers=workers)
 
 
 def _seconds_by_output(execution: Execution) -> dict[str, float]:
@@ -190,8 +190,30 @@ def load(path: str | Path, *, params: Mapping[str, Any] | None = None, workers: 
 
     `params` overrides declared params, as in `gr.load(path, params={"marker": "A:"})`.
     """
+    return Scorer(parse_file(path), params=params, workers=workers)
+
+
+def parse_file(path: str | Path) -> Parsed:
+    """A file and all that it imports, parsed; never raises for what they say.
+
+    Imports are relative to the file that names them and stay inside the folder tree of the first
+    one; a cycle is cut where it closes, and reported there.
+    """
     file = Path(path)
-    return Scorer(parse_all(read_text(file), name=str(path)), params=params, workers=workers)
+    return _parse_tree(file, str(path), file.resolve().parent, ())
+
+
+def _parse_tree(file: Path, name: str, root: Path, above: tuple[Path, ...]) -> Parsed:
+    parsed = parse_all(read_text(file), name=name)
+    imports: dict[str, Parsed] = {}
+    chain = (*above, file.resolve())
+    for statement in parsed.ruleset.of(x.Import):
+        target = (file.parent / statement.path).resolve()
+        if root not in target.parents or target in chain or len(chain) > MAX_IMPORT_DEPTH:
+            continue  # the checker reports what could not be imported
+        if target.is_file():
+            imports[statement.path] = _parse_tree(target, statement.path, root, chain)
+    return replace(parsed, imports=imports)
 
 
 def read_text(path: Path) -> str:

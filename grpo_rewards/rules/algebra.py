@@ -53,6 +53,8 @@ def to_sympy(node: Node) -> Any:
             return sympy.Mul(to_sympy(args[0]), sympy.Pow(to_sympy(args[1]), -1))
         case "pow":
             return _power(args[0], args[1])
+        case "root":
+            return sympy.root(to_sympy(args[0]), to_sympy(args[1]))
         case "percent":
             return sympy.Mul(to_sympy(args[0]), sympy.Rational(1, 100))
         case "fn":

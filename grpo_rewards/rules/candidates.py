@@ -88,9 +88,9 @@ def _pruned(found: str, gold: Gold) -> str:
     plain = normalised(found)
     if gold.letter is not None or gold.is_text or reads(plain):
         return found
-    ending = _ending(found)
-    if ending is not None:
-        return ending
+    last = ending(found)
+    if last is not None:
+        return last
     inside = places.mathematics(found)
     if inside is not None:
         return inside
@@ -99,6 +99,12 @@ def _pruned(found: str, gold: Gold) -> str:
         if only is not None and only == places.first_number(found):
             return only
     return found
+
+
+#: A program is no answer, whatever number it ends in.
+_CODE = re.compile(
+    r"__\w+__|\b(?:import|lambda|exec|eval|getattr|open|system|def|return)\b\s*[('\"\w]"
+)
 
 
 def _unmarked(text: str, gold: Gold) -> str | None:
@@ -111,11 +117,13 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     if gold.is_text and gold.number is None:
         said = _last_words(text)
         return said if said is not None else text
+    if _CODE.search(text):
+        return text
     text = text.split("<|", 1)[0]
     number = places.last_number(text)
-    ending = _ending(text)
-    if ending is not None:
-        return ending
+    end = ending(text)
+    if end is not None:
+        return end
     inside = places.mathematics(text)
     if inside is not None and len(inside) <= MAX_ANSWER_CHARS:
         last = number is not None and getattr(number, "start", 0) > getattr(inside, "end", 0)
@@ -126,7 +134,7 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     return text if len(plain) <= 80 else None
 
 
-def _ending(text: str) -> str | None:
+def ending(text: str) -> str | None:
     """What stands after the last `is`, `=` or `equals` of a text, if it is mathematics."""
     last = text[-240:].rstrip(" .\n*`")
     if last.endswith(("\\]", "\\)", "$")):

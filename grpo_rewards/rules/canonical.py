@@ -37,6 +37,8 @@ def canonical(node: Node) -> Node:
             return _mul([top, _pow(bottom, MINUS_ONE)])
         case "pow":
             return _pow(canonical(node.args[0]), canonical(node.args[1]))
+        case "root":
+            return _rooted(canonical(node.args[0]), canonical(node.args[1]))
         case "percent":
             return _mul([canonical(node.args[0]), num(Fraction(1, 100))])
         case "fn":
@@ -157,6 +159,31 @@ def _pow(base: Node, exponent: Node) -> Node:
             if base.op == "sym" and base.args[0] == "i":
                 return (num(1), base, num(-1), Node("mul", (MINUS_ONE, base)))[int(power) % 4]
     return Node("pow", (base, exponent))
+
+
+def _rooted(base: Node, index: Node) -> Node:
+    """`\\sqrt[3]{-8}` is -2: an odd root of a negative number is real where it is written so."""
+    exponent = _pow(index, MINUS_ONE)
+    odd = index.op == "num" and index.args[0].denominator == 1 and index.args[0] % 2 == 1
+    if odd and base.op == "num" and base.args[0] < 0:
+        return _mul([MINUS_ONE, _exact_root(-base.args[0], int(index.args[0]), exponent)])
+    if base.op == "num" and base.args[0] > 0 and index.op == "num" and index.args[0] >= 2:
+        return _exact_root(base.args[0], int(index.args[0]), exponent)
+    return _pow(base, exponent)
+
+
+def _exact_root(base: Fraction, index: int, exponent: Node) -> Node:
+    top, bottom = (_integer_root(part, index) for part in (base.numerator, base.denominator))
+    if top is not None and bottom is not None:
+        return num(Fraction(top, bottom))
+    return _pow(num(base), exponent)
+
+
+def _integer_root(value: int, index: int) -> int | None:
+    if value.bit_length() > 900:
+        return None
+    guess = round(value ** (1 / index))
+    return next((g for g in (guess - 1, guess, guess + 1) if g >= 0 and g**index == value), None)
 
 
 def _number_power(base: Fraction, power: Fraction) -> Node:

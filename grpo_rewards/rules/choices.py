@@ -30,8 +30,21 @@ def label(gold: str) -> str | None:
     found = _BARE.fullmatch(gold)
     if found is not None:
         return found[1] if found[1].isupper() else None
-    named = re.fullmatch(r"\(?([A-J])(?:[).:]\s*|\s+)([^\W\d_][\w '’.-]{1,60})", gold)
-    return named[1] if named else None
+    named = labelled(gold)
+    return named[0] if named else None
+
+
+def labelled(gold: str) -> tuple[str, str] | None:
+    """The letter and the text of a labelled choice.
+
+    >>> labelled("(D) Alina"), labelled("C) 12"), labelled("(x)")
+    (('D', 'Alina'), ('C', '12'), None)
+    """
+    gold = _WRAPPED.sub(lambda found: found[1], gold.strip().strip("$*")).strip()
+    words = re.fullmatch(r"\(?([A-J])(?:[).:]\s*|\s+)([^\W\d_][\w '’.-]{1,60})", gold)
+    if words is None:
+        words = re.fullmatch(r"\(?([A-J])[).](?:\s|\\ )\s*([\w$\\].{0,60})", gold)
+    return (words[1], words[2]) if words else None
 
 
 def choice(text: str) -> str | None:

@@ -15,11 +15,14 @@ from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.latex import CONSTANTS, Node, names, negate, num, ops, size
 from grpo_rewards.rules.matrices import evaluated
 from grpo_rewards.rules.shapes import (
+    as_union,
     collapsed,
     expanded,
+    inequalities_as_union,
     interval_of,
     items_of,
     members,
+    named_items,
     named_value,
     oriented,
     side_names,
@@ -140,7 +143,7 @@ class _Comparison:
             return Rung.TOO_LARGE
         if canonical(a) == canonical(b):
             return Rung.TREE
-        a, b = collapsed(a), collapsed(b)
+        a, b = as_union(collapsed(a)), as_union(collapsed(b))
         if a.op == "rel" or b.op == "rel":
             return self.relations(a, b)
         if a.op in _COLLECTIONS or b.op in _COLLECTIONS or "pm" in (ops(a) | ops(b)):
@@ -271,6 +274,13 @@ class _Comparison:
         return worst
 
     def collections(self, a: Node, b: Node) -> Rung:
+        named_a, named_b = named_items(a), named_items(b)
+        if named_a is not None and named_b is not None and named_a.keys() == named_b.keys():
+            return self.all_same(tuple(named_a.values()), tuple(named_b[key] for key in named_a))
+        if {a.op, b.op} == {"list", "cup"}:
+            listed, cup = (a, b) if a.op == "list" else (b, a)
+            union = inequalities_as_union(listed.args)
+            return Rung.SHAPE if union is None else self.unions(union, cup)
         left, right = items_of(a), items_of(b)
         if a.op == "tuple" or b.op == "tuple":
             other = b if a.op == "tuple" else a

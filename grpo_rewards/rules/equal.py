@@ -23,11 +23,18 @@ from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules import numbers
-from grpo_rewards.rules.candidates import candidate, joins
-from grpo_rewards.rules.choices import choice, label
+from grpo_rewards.rules.candidates import candidate, ending, joins
+from grpo_rewards.rules.choices import choice, label, labelled
 from grpo_rewards.rules.compare import Policy, Rung, compare
 from grpo_rewards.rules.latex import Node, ops, parse
-from grpo_rewards.rules.writing import TEXT_COMMAND, is_words, normalised, squeezed, words
+from grpo_rewards.rules.writing import (
+    TEXT_COMMAND,
+    has_prose,
+    is_words,
+    normalised,
+    squeezed,
+    words,
+)
 
 Extract = Literal["auto", "none"]
 
@@ -67,6 +74,13 @@ class Gold:
         return not self.problem
 
 
+#: Notes that datasets hold where an answer should be; no completion can equal them.
+_NOTE: Final = re.compile(
+    r"(?i)see (?:the )?(?:figure|diagram|graph|image|picture|table|solution|above|below|proof)"
+    r"|n/?a|none given|not (?:given|provided|available)|proof|omitted|unknown|todo|\?+"
+)
+
+
 @functools.lru_cache(maxsize=50_000)
 def compile_gold(gold: str) -> Gold:
     """A gold, a whole solution or a bare answer, read once.
@@ -77,7 +91,10 @@ def compile_gold(gold: str) -> Gold:
     text = _gold_text(gold)
     plain = normalised(text)
     number = numbers.read(plain)
-    letter = label(text)
+    letter, named = label(text), labelled(text)
+    if named is not None:  # `(D) Alina`: the letter or what it stands for
+        plain = normalised(named[1])
+        number = numbers.read(plain)
     tree, problem = None, ""
     is_text = is_words(plain)
     if number is None or not number.sure or number.digits == "":
@@ -86,8 +103,12 @@ def compile_gold(gold: str) -> Gold:
             tree = read
         elif number is None and letter is None and not is_text:
             problem = read.reason
+    if tree is not None and letter is None and not is_text and number is None and has_prose(plain):
+        tree, problem = None, "prose around the answer"
     if not any(map(str.isalnum, plain)) and tree is None:
         problem = "nothing there"
+    if _NOTE.fullmatch(plain):
+        problem = "a note, not an answer"
     return Gold(str(gold), str(text), plain, number, tree, letter, is_text, problem)
 
 
@@ -107,6 +128,9 @@ def _gold_text(gold: str) -> str:
             return gold if len(gold) <= 60 else (places.mathematics(gold) or gold)
         if "\n" in gold or len(gold) > 120:
             return places.mathematics(gold) or gold
+    plain = normalised(gold)
+    if has_prose(plain) and not is_words(plain) and label(gold) is None:
+        return ending(gold) or gold
     return gold
 
 

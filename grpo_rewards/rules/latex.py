@@ -196,6 +196,8 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
         return Node("div", (left, right))
 
     def div_frac(self, _: Token, top: Node, bottom: Node) -> Node:
+        if _is_differential(top) and _is_differential(bottom):
+            return Node("apply", ("d/d", top, bottom))
         return Node("div", (top, bottom))
 
     def mod(self, left: Node, _: Token, right: Node) -> Node:
@@ -268,6 +270,8 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
         return Node("set", node.args) if node.op == "list" else node
 
     def set(self, _l: Token, node: Node, _r: Token) -> Node:
+        if node.op == "rel" and node.args[0][0] == "mid" and len(node.args) > 3:
+            return Node("rel", (node.args[0][1:], *node.args[2:]))  # `{x | x > 2}`
         return Node("set", node.args if node.op == "list" else (node,))
 
     def absolute(self, _l: Token, node: Node, _r: Token) -> Node:
@@ -289,7 +293,7 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
         return Node("pow", (node, num(Fraction(1, 2))))
 
     def root(self, _s: Token, _l: Token, index: Node, _r: Token, node: Node) -> Node:
-        return Node("pow", (node, Node("div", (ONE, index))))
+        return Node("root", (node, index))
 
     def row(self, *parts: Node | Token) -> Node:
         return Node("row", tuple(part for part in parts if isinstance(part, Node)))
@@ -302,6 +306,13 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
             raise Unreadable("rows of unequal length")
         matrix = Node("matrix", rows)
         return Node("fn", ("det", matrix)) if begin == "vmatrix" else matrix
+
+
+def _is_differential(node: Node) -> bool:
+    """`d`, `dy`, `d^2 y`: the parts of a derivative."""
+    first = node.args[0] if node.op == "mul" else node
+    first = first.args[0] if isinstance(first, Node) and first.op == "pow" else first
+    return first == sym("d") or node == sym("d")
 
 
 def _bracketed(left: Token, node: Node, right: Token) -> Node:

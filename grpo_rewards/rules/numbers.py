@@ -137,11 +137,12 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
             return None if connective else text
         return None
     plain = _PLAIN_WORDS.fullmatch(rest)
-    if plain is None or (len(plain[1]) < 2 and rest[:1] not in " -"):
+    apart = rest[:1] in " -" or found.string[found.start("rest") - 1 : found.start("rest")] in " ~"
+    if plain is None or (len(plain[1]) < 2 and not apart):
         return None
     text = plain[1].strip().rstrip(".")
     if units.read(text) is not None:
-        return text if len(text) > 1 or rest[:1] == " " else None
+        return text
     words_in = text.split()
     return text if all(units.is_word(word) for word in words_in) else None
 

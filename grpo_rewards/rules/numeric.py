@@ -232,6 +232,8 @@ class _Evaluation:
                 return self.of(node.args[0]) / self.of(node.args[1])
             case "pow":
                 return self.power(self.of(node.args[0]), self.of(node.args[1]))
+            case "root":
+                return self.power(self.of(node.args[0]), 1 / self.of(node.args[1]))
             case "fn":
                 return self.function(node)
             case "percent":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Final
 
 from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.latex import Node, names, negate, num, ops
+from grpo_rewards.rules.numeric import real
 
 _ORDER: Final = {"<", "<=", ">", ">="}
 _MIRROR: Final = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
@@ -207,6 +210,42 @@ def _unknown(node: Node) -> bool:
 def _interval(left: str, low: Node | None, high: Node | None, right: str) -> Node:
     bottom = negate(INFINITY) if low is None else low
     return Node("tuple", (left, right, bottom, INFINITY if high is None else high))
+
+
+def as_union(node: Node) -> Node:
+    """`\\mathbb{R}` as an interval, `\\mathbb{R} \\setminus \\{2\\}` as a union of two."""
+    if node == Node("domain", ("R",)):
+        return _interval("(", None, None, ")")
+    if node.op != "setminus" or node.args[0] != Node("domain", ("R",)) or node.args[1].op != "set":
+        return node
+    points = [(real(canonical(point)), point) for point in node.args[1].args]
+    if not points or any(value is None for value, _ in points):
+        return node
+    ordered = [point for _, point in sorted(points, key=lambda pair: pair[0] or 0)]
+    ends = [None, *ordered, None]
+    pieces = [_interval("(", low, high, ")") for low, high in itertools.pairwise(ends)]
+    return functools.reduce(lambda left, right: Node("cup", (left, right)), pieces)
+
+
+def inequalities_as_union(parts: tuple[Node, ...]) -> Node | None:
+    """`x > 2 or x < -2` as a union of intervals."""
+    intervals = [interval_of(part) if part.op == "rel" else None for part in parts]
+    found = [interval for interval in intervals if interval is not None]
+    if len(found) != len(parts) or len({names(part) for part in parts}) != 1:
+        return None
+    return functools.reduce(lambda left, right: Node("cup", (left, right)), found)
+
+
+def named_items(node: Node) -> dict[Node, Node] | None:
+    """`x = 1, y = 2` by name; None unless every item has a name of its own."""
+    if node.op != "list":
+        return None
+    out: dict[Node, Node] = {}
+    for part in map(collapsed, node.args):
+        if part.op != "rel" or part.args[0] != ("=",) or not is_name(part.args[1]):
+            return None
+        out[part.args[1]] = part.args[2]
+    return out if len(out) == len(node.args) else None
 
 
 def _both_sides(left: str, low: Node | None, high: Node | None, right: str) -> Node | None:

@@ -57,6 +57,7 @@ _ENDS: Final = frozenset(
 )
 _FRACTION: Final = re.compile(r"\s*(?:\{\s*\d+\s*\}|\d)\s*(?:\{\s*\d+\s*\}|\d)")
 _SCRIPT_DIGITS: Final = re.compile(r"\s*(?:\{\s*(\d{1,3})\s*\}|(\d))")
+_UNIT_POWER: Final = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
 _BRACED: Final = re.compile(r"\{([^{}]*)\}")
 _NAME: Final = re.compile(r"\s*(?:\{\s*([A-Za-z0-9]{1,20})\s*\}|([A-Za-z0-9]))")
 _FIXED: Final = {
@@ -87,7 +88,8 @@ _COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "degree": ("_put", "DEG", ""),
 }  # fmt: skip
 _IGNORED: Final = frozenset(
-    "therefore because checkmark beginboxed framebox box fbox left right big Big bigg Bigg".split()
+    "therefore because checkmark angle measuredangle triangle square beginboxed framebox box"
+    " fbox left right big Big bigg Bigg".split()
 )
 _DECORATIONS: Final = frozenset(
     ["\\" + n for n in "vec overrightarrow bar hat tilde boldsymbol bm mathbf pmb mathcal".split()]
@@ -183,6 +185,9 @@ class Scanner:
 
     def _operator(self, kind: str, value: str) -> None:
         frame = self.frames[-1]
+        if kind == "COLON" and frame.closer == "RSET":
+            self._relation("mid")
+            return
         if frame.reach == "big" and kind in ("MUL", "DIV"):
             kind = "B" + kind
         elif not (kind == "POW" or frame.wanted):
@@ -294,6 +299,10 @@ class Scanner:
             return
         words = " ".join(parts)
         if self.prev in _ENDS and not self.frames[-1].wanted:
+            power = _UNIT_POWER.match(self.text, self.at)
+            if power is not None:
+                words += f"^{power[1]}"
+                self.at = power.end()
             self._put("NOTE", words)
             self.prev = "TEXT"
         else:
@@ -504,6 +513,9 @@ class Scanner:
 
     def _bar(self) -> None:
         frame = self.frames[-1]
+        if frame.closer == "RSET" and self.prev in _ENDS and not frame.wanted:
+            self._relation("mid")  # `\\{x | x > 2\\}`
+            return
         if frame.closer == "RBAR" and self.prev in _ENDS and not frame.wanted:
             self._close("RBAR", "|")
         else:
@@ -536,6 +548,10 @@ class Scanner:
             self._put("BASE", found[1] or found[2])
         elif last in ("SYM", "CALL"):
             self._symbol_script()
+        elif [token.type for token in self.out[-3:]] == ["LP", "NUM", "RP"]:
+            self.out[-3:] = [self.out[-2]]  # `(1010)_2`
+            self.prev = "NUM"
+            self._subscript()
         else:
             self._put("SUB", "_")
             self.frames[-1].wanted.append("script")
