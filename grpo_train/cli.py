@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,8 @@ Run = Annotated[Path, typer.Argument(help="A run folder, runs/<name>.", show_def
 
 def main() -> None:
     """Entry point: what we raise on purpose is printed as one message, without a traceback."""
+    # Before torch starts its threads: spinning ones make a shared machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except (ConfigError, DataError) as error:

@@ -94,8 +94,11 @@ def sampled_logprobs(
     *,
     temperature: float = 1.0,
     support: Support | None = None,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Logprobs of `target` [N] and the entropy [N] in nats, from `hidden` [N, h]; fp32 or wider.
+
+    The entropy costs as much memory traffic as the logprobs; without it, zeros come back.
 
     >>> head = Head(torch.eye(3))
     >>> logprobs, entropy = sampled_logprobs(torch.zeros(1, 3), torch.tensor([2]), head)
@@ -103,7 +106,7 @@ def sampled_logprobs(
     (0.33329999446868896, 1.0986000299453735)
     """
     out: tuple[Tensor, Tensor] = _HeadFunction.apply(  # type: ignore[no-untyped-call]  # torch's
-        hidden, head.weight, head.bias, target, head, temperature, support
+        hidden, head.weight, head.bias, target, head, temperature, support, with_entropy
     )
     return out
 
@@ -119,9 +122,9 @@ def _normalised(
     return torch.log_softmax(logits, dim=-1)
 
 
-def _entropy(logp: Tensor, probs: Tensor) -> Tensor:
+def _entropy(logp: Tensor) -> Tensor:
     """−Σ p log p, with 0 log 0 = 0."""
-    return -(probs * logp.clamp(min=-1e4)).sum(dim=-1)
+    return -(logp.exp() * logp.clamp(min=-1e4)).sum(dim=-1)
 
 
 class _HeadFunction(torch.autograd.Function):
@@ -140,35 +143,37 @@ class _HeadFunction(torch.autograd.Function):
         head: Head,
         temperature: float,
         support: Support | None,
+        with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(target.shape, dtype=wide, device=hidden.device)
-        entropy = torch.empty_like(logprobs)
+        entropy = torch.zeros_like(logprobs)
         keep = 4 * target.numel() * weight.shape[0] <= KEEP_BYTES
         kept: list[Tensor] = []
         for at in _chunks(target.numel(), weight.shape[0]):
             logp = _normalised(hidden, head, temperature, support, at)
             logprobs[at] = logp.gather(1, target[at, None]).squeeze(1)
-            entropy[at] = _entropy(logp, logp.exp())
+            if with_entropy:
+                entropy[at] = _entropy(logp)
             if keep:
                 kept.append(logp)
         ctx.save_for_backward(hidden, weight, bias, target, entropy, *kept)
-        ctx.rest = (head, temperature, support)
+        ctx.rest = (head, temperature, support, with_entropy)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_logprobs, grad_entropy = grads
         hidden, weight, bias, target, entropy, *kept = ctx.saved_tensors
-        head, temperature, support = ctx.rest
-        want_hidden, want_weight, want_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if want_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=grad_logprobs.dtype) if want_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=grad_logprobs.dtype) if want_bias else None
+        head, temperature, support, with_entropy = ctx.rest
+        grad_hidden, grad_weight, grad_bias = (
+            torch.zeros_like(tensor, dtype=grads[0].dtype) if wanted else None
+            for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
+        )
         for i, at in enumerate(_chunks(target.numel(), weight.shape[0])):
             logp = kept[i] if kept else _normalised(hidden, head, temperature, support, at)
-            raw = _logit_grad(logp, target[at], grad_logprobs[at], grad_entropy[at], entropy[at])
-            raw = _through_cap(raw, logp, hidden, at, head, temperature)
+            raw = _entropy_grad(logp, grads[1][at], entropy[at]) if with_entropy else None
+            raw = _logit_grad(logp, target[at], grads[0][at], raw)
+            raw = _through_cap(raw, hidden, at, head, temperature)
             narrow = raw.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[at] = narrow @ weight.to(hidden.dtype)
@@ -176,30 +181,32 @@ class _HeadFunction(torch.autograd.Function):
                 grad_weight += narrow.T @ hidden[at]
             if grad_bias is not None:
                 grad_bias += raw.sum(dim=0)
-        narrow_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
-        narrow_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, narrow_weight, narrow_bias, None, None, None, None
+        found = (grad_hidden, grad_weight, grad_bias)
+        pairs = zip(found, (hidden, weight, bias), strict=True)
+        narrowed = (None if grad is None else grad.to(leaf.dtype) for grad, leaf in pairs)
+        return (*narrowed, None, None, None, None, None)
 
 
-def _logit_grad(
-    logp: Tensor, target: Tensor, grad_logprob: Tensor, grad_entropy: Tensor, entropy: Tensor
-) -> Tensor:
-    """d loss / d z of one chunk [n, V], before cap and scale."""
-    probs = logp.exp()
-    grad = probs * -grad_logprob[:, None]
-    if bool(grad_entropy.any()):
-        grad -= probs * (logp.clamp(min=-1e4) + entropy[:, None]) * grad_entropy[:, None]
-    grad[torch.arange(len(target), device=target.device), target] += grad_logprob
-    return grad
+def _entropy_grad(logp: Tensor, grad: Tensor, entropy: Tensor) -> Tensor:
+    """d (grad · entropy) / d z of one chunk [n, V]."""
+    return logp.exp() * -(logp.clamp(min=-1e4) + entropy[:, None]) * grad[:, None]
 
 
-def _through_cap(
-    grad: Tensor, logp: Tensor, hidden: Tensor, at: slice, head: Head, temperature: float
-) -> Tensor:
+def _logit_grad(logp: Tensor, target: Tensor, grad: Tensor, add: Tensor | None) -> Tensor:
+    """d (grad · logprob) / d z of one chunk [n, V], plus `add`.
+
+    In place: a head's memory traffic is its cost. Autograd notices if it is run a second time.
+    """
+    out = logp.exp_().mul_(-grad[:, None])
+    out[torch.arange(len(target), device=target.device), target] += grad
+    return out if add is None else out.add_(add)
+
+
+def _through_cap(grad: Tensor, hidden: Tensor, at: slice, head: Head, temperature: float) -> Tensor:
     """Chain rule through softcap and scale."""
     factor = head.scale / temperature
     if head.softcap:
-        raw = head.raw(hidden[at]).to(logp.dtype)
+        raw = head.raw(hidden[at]).to(grad.dtype)
         grad = grad * (1 - torch.tanh(raw / head.softcap).square())
     return grad if factor == 1.0 else grad * factor
 

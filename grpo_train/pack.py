@@ -138,7 +138,12 @@ def _lay_out(trees: Sequence[_Tree]) -> MicroBatch:
 
 
 def batch_logprobs(
-    policy: Policy, batch: MicroBatch, *, temperature: float, support: Support | None = None
+    policy: Policy,
+    batch: MicroBatch,
+    *,
+    temperature: float,
+    support: Support | None = None,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients."""
     hidden = policy.hidden(batch.ids, batch.positions, batch.visible())
@@ -149,4 +154,5 @@ def batch_logprobs(
         policy.head,
         temperature=temperature,
         support=None if support is None else support.pick(batch.token).to(policy.device),
+        with_entropy=with_entropy,
     )

@@ -48,13 +48,13 @@ class TinyConfig:
     held_out: int = 128  # prompts that neither the warm start nor GRPO sees
     train: int = 2000  # prompts for GRPO
     init: float = 0.08  # of weights: the usual 0.02 is for far wider models
-    warm_steps: int = 200
+    warm_steps: int = 300
     warm_batch: int = 32  # problems a step
     drill_rows: int = 16  # rows of bare sums a step
     drill_sums: int = 6  # sums a row
     muon_lr: float = 0.03
     adam_lr: float = 3e-3
-    mix: tuple[float, float, float, float] = (0.25, 0.15, 0.3, 0.3)  # of HABITS
+    mix: tuple[float, float, float, float] = (0.2, 0.15, 0.33, 0.32)  # of HABITS
 
 
 @dataclass(frozen=True, slots=True)

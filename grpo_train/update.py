@@ -117,7 +117,11 @@ class Updater:
             for micro in pack(rollouts, keep, self.token_budget):
                 here = micro.to(policy.device)
                 found, _ = batch_logprobs(
-                    policy, here, temperature=self.temperature, support=rollouts.support
+                    policy,
+                    here,
+                    temperature=self.temperature,
+                    support=rollouts.support,
+                    with_entropy=False,
                 )
                 out[micro.token] = found.cpu()
         return out
@@ -158,7 +162,11 @@ class Updater:
         device = self.policy.device
         here = micro.to(device)
         logprobs, entropy = batch_logprobs(
-            self.policy, here, temperature=self.temperature, support=batch.rollouts.support
+            self.policy,
+            here,
+            temperature=self.temperature,
+            support=batch.rollouts.support,
+            with_entropy=self.loss.entropy_coef != 0,
         )
         tokens = Tokens(
             logprobs,
