@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 _ATOMS = ["1", "2", "3", "7", "12", "0.5", "x", "y", "n", "a", r"\pi"]
 _PIECES = [
     "\\frac", "{", "}", "(", ")", "[", "]", "\\sqrt", "^", "_", "+", "-", "*", "/", "=", "<", "|",
-    "\\{", "\\}", ",", ";", ":", "!", "!!", "%", "\\%", "$", "$$", "\\[", "\\]", "\\(", "\\)", "&",
-    "\\\\", "\\begin{pmatrix}", "\\end{pmatrix}", "\\begin{cases}", "\\end{cases}", "\\text{", "\\left",
-    "\\right", "\\boxed{", "\\boxed", "\\infty", "\\cup", "\\in", "\\le", "\\ne", "\\pm", "\\sin",
-    "\\log", "\\sum", "\\int", "\\lim", "\\to", "\\binom", "\\overline{", "\\circ", "^\\circ", "...",
-    "\\ldots", "\\mathbb{R}", "\\cdot", "\\times", "\\div", "\\mod", "\\quad", "\\,", "\\!", " ", "\n",
-    "sin", "sqrt", "pi", "oo", "and", "or", "x", "y", "f", "i", "e", "d", "1", "23", "4.5", ".", "'",
-    "#", "#### ", "<answer>", "</answer>", "<think>", "</think>", "The answer is ", "A: ", "½", "²",
-    "√", "−", "∞", "٤", "\ud800", "\x00", "\U0001d7d8", "９", "𝔸", "1e9", "10^{10}", "cm", "km/h",
-    "percent", "dollars", "\\$", "eval('1')", "__import__('os')", "~", "\\hspace{1cm}", "0", "(A)",
+    "\\{", "\\}", ",", ";", ":", "!", "!!", "%", "\\%", "$", "$$", "\\[", "\\]", "\\(", "\\)",
+    "&", "\\\\", "\\begin{pmatrix}", "\\end{pmatrix}", "\\begin{cases}", "\\end{cases}",
+    "\\text{", "\\left", "\\right", "\\boxed{", "\\boxed", "\\infty", "\\cup", "\\in", "\\le",
+    "\\ne", "\\pm", "\\sin", "\\log", "\\sum", "\\int", "\\lim", "\\to", "\\binom", "\\overline{",
+    "\\circ", "^\\circ", "...", "\\ldots", "\\mathbb{R}", "\\cdot", "\\times", "\\div", "\\mod",
+    "\\quad", "\\,", "\\!", " ", "\n", "sin", "sqrt", "pi", "oo", "and", "or", "x", "y", "f", "i",
+    "e", "d", "1", "23", "4.5", ".", "'", "#", "#### ", "<answer>", "</answer>", "<think>",
+    "</think>", "The answer is ", "A: ", "½", "²", "√", "−", "∞", "٤", "\ud800", "\x00",
+    "\U0001d7d8", "９", "𝔸", "1e9", "10^{10}", "cm", "km/h", "percent", "dollars", "\\$",
+    "eval('1')", "__import__('os')", "~", "\\hspace{1cm}", "0", "(A)",
 ]  # fmt: skip
 
 #: Any text at all, lone surrogates and NUL among it.

@@ -65,8 +65,9 @@ def test_another_digit_is_another_number(value: int, digit: int, data: st.DataOb
     at = data.draw(st.integers(0, len(text) - 1))
     other = text[:at] + str(digit) + text[at + 1 :]
     assume(int(other) != value)
-    for shape in ("{}", "{}x", "\\frac{{{}}}{{7}}", "\\sqrt{{{}}}", "({}, 3)", "[{}, \\infty)", "x = {}",
-                  "x > {}", "\\{{{}, -1\\}}", "{} \\text{{ cm}}", "{}_{{12}}"):  # fmt: skip
+    for shape in ("{}", "{}x", "\\frac{{{}}}{{7}}", "\\sqrt{{{}}}", "({}, 3)", "[{}, \\infty)",
+                  "x = {}", "x > {}", "\\{{{}, -1\\}}", "{} \\text{{ cm}}",
+                  "{}_{{12}}"):  # fmt: skip
         assert says(shape.format(other), shape.format(text)) is False, shape
 
 

@@ -69,9 +69,10 @@ def choice(text: str) -> str | None:
 def _leading(plain: str) -> str | None:
     """`A. Because …`, `option C`, `(B) 12`; not the article of `A cat`."""
     found = _LABEL.match(plain)
-    if found is None or not found[1].isupper():
+    named = found is not None and re.search("(?i)option|choice", found[0])
+    if found is None or not (found[1].isupper() or named):
         return None
-    if found["close"].strip() or "(" in found[0] or re.search("(?i)option|choice", found[0]):
+    if found["close"].strip() or "(" in found[0] or named:
         rest = plain[found.end() :]
         other = re.match(r"\W*(?:or|and|maybe|/)\W*(?:maybe\W*)?\(?[A-J]\b", rest)
         return None if other else found[1].upper()

@@ -105,7 +105,7 @@ def compile_gold(gold: str) -> Gold:
             problem = read.reason
     if tree is not None and letter is None and not is_text and number is None and has_prose(plain):
         tree, problem = None, "prose around the answer"
-    if not any(map(str.isalnum, plain)) and tree is None:
+    if not any(map(str.isalnum, plain)) and tree is None and not problem:
         problem = "nothing there"
     if _NOTE.fullmatch(plain):
         problem = "a note, not an answer"
