@@ -59,4 +59,5 @@ MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
+MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +280,7 @@ def _probabilities(text: str, script: str, engine: str) -> list[tuple[str, float
 @given(st.one_of(any_text, texts), st.sampled_from(["latin", "cyrillic", "arabic", "devanagari"]))
 def test_the_fast_engine_says_the_same(text: str, script: str) -> None:
     pytest.importorskip("langdetect_rs")
-    for engine_text in (text, " ".join(scripts.LATIN_WORD.findall(text))):
+    for engine_text in (text, " ".join(scripts.WORDS_OF["latin"].findall(text))):
         one = _probabilities(engine_text, script, "langdetect")
         assert one == _probabilities(engine_text, script, "langdetect_rs")
 
@@ -362,7 +363,16 @@ def _seconds(text: str) -> float:
 
 def test_runs_never_overlap() -> None:
     words = " ".join(SENTENCES[code] for code in ("en", "de", "en", "fr", "en", "es")).split()
-    found = phrases.foreign_runs([words, words[:3]], ["en", "en"], "latin")
-    assert [run.language for run in found[0]] == ["de", "fr", "es"]
-    assert all(a.end <= b.start for a, b in zip(found[0], found[0][1:], strict=False))
-    assert found[1:] == [[]]
+    (own, runs), rest = phrases.by_words([words, words[:3]], ["en", "en"], "latin", [True, True])
+    assert own == "en" and [run.language for run in runs] == ["de", "fr", "es"]
+    assert all(a.end <= b.start for a, b in pairwise(runs))
+    assert rest == ("en", [])
+
+
+def test_a_full_vocabulary_starts_anew_and_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phrases, "MAX_VOCABULARY", 3)
+    words = [SENTENCES[code].split() for code in ("en", "de", "fr")]
+    vocabulary = phrases._Vocabulary("latin")
+    for sentence in [*words, *words]:
+        fits = [phrases._fit("latin", word) for word in sentence]
+        np.testing.assert_array_equal(vocabulary.rows(sentence), fits)

@@ -30,13 +30,13 @@ from typing import Any, NamedTuple
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
 from grpo_rewards.rules.masks import mask
-from grpo_rewards.rules.phrases import Run, better, foreign_runs, profile
+from grpo_rewards.rules.phrases import Run, by_words, profile
 from grpo_rewards.rules.scripts import (
     LANGUAGES_OF,
-    LATIN_WORD,
-    NOT_LATIN,
+    NOT_OF,
     WEIGHTS,
     WORD,
+    WORDS_OF,
     is_japanese_letter,
 )
 
@@ -93,7 +93,7 @@ def suggest_language(code: str) -> str | None:
 class Piece(NamedTuple):
     """The words of one script in one sentence, and their language once it is known.
 
-    `weights` is None where every word counts one; `starts` is None where LATIN_WORD finds the
+    `weights` is None where every word counts one; `starts` is None where WORDS_OF finds the
     words again in `sentence`, which starts at `offset`.
     """
 
@@ -136,7 +136,7 @@ class Piece(NamedTuple):
         """Where the words start in the text."""
         if self.starts is not None:
             return self.starts
-        return tuple(m.start() + self.offset for m in LATIN_WORD.finditer(self.sentence))
+        return tuple(m.start() + self.offset for m in WORDS_OF[self.script].finditer(self.sentence))
 
     def part(self, start: int, end: int, language: str) -> Piece:
         """Some of the words, with their language."""
@@ -258,10 +258,21 @@ def _sentences(text: str) -> Iterator[list[Piece]]:
         whole, begin = found[0], found.start()
         for start, end in _cut(whole) if len(whole) > MAX_SENTENCE_CHARS else ((0, len(whole)),):
             sentence, offset = whole[start:end], begin + start
-            if NOT_LATIN.search(sentence):
-                yield _mixed(sentence, offset)
+            script = _only_script(sentence)
+            if script:
+                yield _plain(sentence, offset, script)
             else:
-                yield _latin(sentence, offset)
+                yield _mixed(sentence, offset)
+
+
+def _only_script(sentence: str) -> str | None:
+    """The script of all letters; None where there are several, or none that has a name."""
+    other = None if sentence.isascii() else NOT_OF["latin"].search(sentence)
+    if not other:
+        return "latin"
+    first = WORD.match(sentence, other.start())
+    script = first and first.lastgroup
+    return script if script in NOT_OF and not NOT_OF[script].search(sentence) else None
 
 
 def _cut(sentence: str) -> Iterator[tuple[int, int]]:
@@ -275,14 +286,18 @@ def _cut(sentence: str) -> Iterator[tuple[int, int]]:
     yield start, len(sentence)
 
 
-def _latin(sentence: str, offset: int) -> list[Piece]:
-    """The piece of a sentence that has Latin letters only."""
-    words = tuple(LATIN_WORD.findall(sentence))
+def _plain(sentence: str, offset: int, script: str) -> list[Piece]:
+    """The piece of a sentence that has letters of one script only."""
+    words = tuple(WORDS_OF[script].findall(sentence))
     if not words:
         return []
     letters = sum(map(len, words))
-    weights = (0.0,) if letters == 1 else None  # a variable
-    return [Piece("latin", words, letters, weights, None, sentence, offset)]
+    weights = None
+    if script in WEIGHTS:
+        weights = tuple([len(word) * WEIGHTS[script] for word in words])
+    elif letters == 1:  # a variable
+        weights = (0.0,)
+    return [Piece(script, words, letters, weights, None, sentence, offset)]
 
 
 Words = list[tuple[int, str, float]]  # where each starts, and how much it counts
@@ -338,18 +353,18 @@ def _labelled(pieces: list[Piece], script: str) -> list[list[Piece]]:
     """Each piece of one script with its language, in parts where words of another stand in it."""
     candidates = LANGUAGES_OF.get(script, (UNKNOWN,))
     if len(candidates) == 1:
-        return [[piece._replace(language=candidates[0])] for piece in pieces]
-    languages = _languages(pieces, script)
+        return [[Piece(*piece[:-1], candidates[0])] for piece in pieces]
+    languages, is_judged = _languages(pieces, script)
     if UNKNOWN in languages:
         return [[p._replace(language=c)] for p, c in zip(pieces, languages, strict=True)]
-    runs = foreign_runs([piece.words for piece in pieces], languages, script)
-    return [_parts(*triple) for triple in zip(pieces, languages, runs, strict=True)]
+    found = by_words([piece.words for piece in pieces], languages, script, is_judged)
+    return [_parts(piece, *pair) for piece, pair in zip(pieces, found, strict=True)]
 
 
 def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
     """A piece, cut where runs of another language begin and end."""
     if not runs:
-        return [piece._replace(language=language)]
+        return [Piece(*piece[:-1], language)]
     found: list[Piece] = []
     done = 0
     for start, end, other in runs:
@@ -359,8 +374,8 @@ def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
     return [part for part in found if part.words]
 
 
-def _languages(pieces: list[Piece], script: str) -> list[str]:
-    """The language of each piece of one script."""
+def _languages(pieces: list[Piece], script: str) -> tuple[list[str], list[bool]]:
+    """The language of each piece of one script, and whether it was judged or inherited."""
     evidence = [piece.evidence for piece in pieces]
     first = [_judge(text, script, "") if text else None for text in evidence]
     main = _main(pieces, first, script)
@@ -368,13 +383,7 @@ def _languages(pieces: list[Piece], script: str) -> list[str]:
         language if language in (None, main) else _judge(text, script, main)
         for language, text in zip(first, evidence, strict=True)
     ]
-    found = _inherit(judged, main)
-    if main == UNKNOWN:
-        return found
-    return [
-        better(piece.words, language, script) if verdict is None else language
-        for piece, language, verdict in zip(pieces, found, first, strict=True)
-    ]
+    return _inherit(judged, main), [verdict is not None for verdict in first]
 
 
 def _main(pieces: list[Piece], first: list[str | None], script: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from grpo_rewards.limits import MAX_VOCABULARY
 from grpo_rewards.rules.scripts import LANGUAGES_OF
 
 MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
@@ -40,60 +42,64 @@ class Run(NamedTuple):
     language: str
 
 
-def foreign_runs(
-    sentences: Sequence[Sequence[str]], languages: Sequence[str], script: str
-) -> list[list[Run]]:
-    """For each sentence (its words and its language) the runs in other languages, in order.
+def by_words(
+    sentences: Sequence[Sequence[str]],
+    languages: Sequence[str],
+    script: str,
+    is_judged: Sequence[bool],
+) -> list[tuple[str, list[Run]]]:
+    """For each sentence (not empty) its language and the runs in other languages, in order.
 
-    >>> words = "we add these numbers und danach werden beide addiert".split()
-    >>> foreign_runs([words], ["en"], "latin")
-    [[Run(start=4, end=9, language='de')]]
+    A sentence that nobody judged changes its presumed language where another fits its words far
+    better as a whole.
+
+    >>> one = "we add these numbers und danach werden beide addiert".split()
+    >>> two = "So we check the other way".split()
+    >>> by_words([one, two], ["en", "fr"], "latin", [True, False])
+    [('en', [Run(start=4, end=9, language='de')]), ('en', [])]
     """
-    found: list[list[Run]] = []
+    found: list[tuple[str, list[Run]]] = []
     first = 0
     while first < len(sentences):
         last, size = first, 0
         while last < len(sentences) and (not size or size + len(sentences[last]) <= _CHUNK):
             size += len(sentences[last])
             last += 1
-        found += _chunk(sentences[first:last], languages[first:last], script)
+        part = slice(first, last)
+        found += _chunk(sentences[part], languages[part], script, is_judged[part])
         first = last
     return found
 
 
-def better(words: Sequence[str], language: str, script: str) -> str:
-    """The language that a short sentence fits far better than its presumed one, or that one.
-
-    >>> better("wait let me check it".split(), "fr", "latin")
-    'en'
-    """
-    if sum(not word[0].isupper() for word in words) < MIN_WORDS:
-        return language
-    codes = LANGUAGES_OF[script]
-    fit = np.sum([_fit(script, word) for word in words], axis=0)
-    best = int(np.argmax(fit))
-    evidence = fit[best] - fit[codes.index(language)]
-    return codes[best] if evidence >= MIN_EVIDENCE_WHOLE else language
-
-
 def _chunk(
-    sentences: Sequence[Sequence[str]], languages: Sequence[str], script: str
-) -> list[list[Run]]:
+    sentences: Sequence[Sequence[str]],
+    languages: Sequence[str],
+    script: str,
+    is_judged: Sequence[bool],
+) -> list[tuple[str, list[Run]]]:
     codes = LANGUAGES_OF[script]
-    fit = np.array([_fit(script, word) for sentence in sentences for word in sentence])
+    fit = _vocabulary(script).rows([word for sentence in sentences for word in sentence])
     sizes = [len(sentence) for sentence in sentences]
-    if len(set(languages)) == 1:
-        own = codes.index(languages[0])
-        gain: Floats = fit - fit[:, own : own + 1]
-    else:
-        column = np.repeat([codes.index(language) for language in languages], sizes)
-        gain = fit - fit[np.arange(len(fit)), column][:, None]
     starts = [0, *itertools.accumulate(sizes)]
+    own = [codes.index(language) for language in languages]
+    if not all(is_judged):
+        sums = np.add.reduceat(fit, starts[:-1])
+        best, known = sums.argmax(axis=1).tolist(), sums[range(len(own)), own]
+        better = sums.max(axis=1) - known >= MIN_EVIDENCE_WHOLE
+        for i in np.flatnonzero(better).tolist():
+            if not is_judged[i] and _plain_words(sentences[i]) >= MIN_WORDS:
+                own[i] = best[i]
+    gain: Floats = fit - fit[range(len(fit)), np.repeat(own, sizes)][:, None]
     most = np.add.reduceat(np.maximum(gain, 0.0), starts[:-1]).max(axis=1)
-    found: list[list[Run]] = [[] for _ in sentences]
+    runs: list[list[Run]] = [[] for _ in sentences]
     for i in np.flatnonzero(most >= MIN_EVIDENCE).tolist():
-        found[i] = _runs(gain[starts[i] : starts[i + 1]], sentences[i], codes)
-    return found
+        runs[i] = _runs(gain[starts[i] : starts[i + 1]], sentences[i], codes)
+    return [(codes[column], found) for column, found in zip(own, runs, strict=True)]
+
+
+def _plain_words(words: Sequence[str]) -> int:
+    """Words that do not begin with a capital."""
+    return sum(not word[0].isupper() for word in words)
 
 
 def _runs(gain: Floats, words: Sequence[str], codes: Sequence[str]) -> list[Run]:
@@ -106,13 +112,56 @@ def _runs(gain: Floats, words: Sequence[str], codes: Sequence[str]) -> list[Run]
         if sums[end, best] - lowest[end, best] < MIN_EVIDENCE:
             break
         start = int(np.flatnonzero(sums[:end, best] == lowest[end, best])[-1])
-        if sum(not word[0].isupper() for word in words[start:end]) >= MIN_WORDS:
+        if _plain_words(words[start:end]) >= MIN_WORDS:
             found.append(Run(start, end, codes[best]))
         gain[start:end] = -1e3
     return sorted(found)
 
 
-@functools.lru_cache(maxsize=50_000)
+class _Vocabulary:
+    """Words seen so far and how well they fit each language: rows of one growing matrix.
+
+    Rows are only ever added, and always the same for the same word, so threads may share it.
+    """
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.lock = threading.Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.index: dict[str, int] = {}
+        self.matrix: Floats = np.zeros((1024, len(LANGUAGES_OF[self.script])))
+
+    def rows(self, words: Sequence[str]) -> Floats:
+        """The fit of each word [W, L]."""
+        index = self.index
+        try:
+            places = [index[word] for word in words]
+        except KeyError:
+            with self.lock:
+                return self._add(words)
+        matrix = self.matrix  # read after the index: it has all of its rows, or was cleared since
+        return matrix[places] if self.index is index else self.rows(words)
+
+    def _add(self, words: Sequence[str]) -> Floats:
+        if len(self.index) > MAX_VOCABULARY:
+            self._clear()
+        for word in words:
+            if word not in self.index:
+                row = len(self.index)
+                if row == len(self.matrix):
+                    self.matrix = np.concatenate((self.matrix, np.zeros_like(self.matrix)))
+                self.matrix[row] = _fit(self.script, word)
+                self.index[word] = row
+        return self.matrix[[self.index[word] for word in words]]
+
+
+@functools.cache
+def _vocabulary(script: str) -> _Vocabulary:
+    return _Vocabulary(script)
+
+
 def _fit(script: str, word: str) -> Floats:
     """Log-probabilities of a word's n-grams, summed, in each language of its script; zeros for a
     word that does not begin in lower case (scripts without case are all lower)."""

@@ -93,14 +93,15 @@ UNIT = re.compile(
     f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_SPACED}])(?:[^\\W{_UNSPACED}]+|[{_SPACED}{_INNER}])*"
 )
 
-#: Words of Latin letters only, for texts that have no others.
-LATIN_WORD = re.compile(f"[{_RANGES['latin']}][{_RANGES['latin']}{_INNER}]*")
+#: For each script its words, and the letters that are not of it.
+WORDS_OF = {
+    name: re.compile(f"[{chars}]+" if name in WEIGHTS else f"[{chars}][{chars}{_INNER}]*")
+    for name, chars in _RANGES.items()
+}
+NOT_OF = {name: re.compile(f"[^\\W\\d_{chars}]") for name, chars in _RANGES.items()}
 
 #: A letter that is neither Latin nor Greek: no letter of mathematics.
 PROSE_LETTER = re.compile(f"[^\\W\\d_{_RANGES['latin']}{_RANGES['greek']}]")
-
-#: A letter of any script but the Latin one.
-NOT_LATIN = re.compile(f"[^\\W\\d_{_RANGES['latin']}]")
 
 
 def is_japanese_letter(char: str) -> bool:
