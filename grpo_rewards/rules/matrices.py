@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from grpo_rewards import limits
-from grpo_rewards.rules.latex import Node, ops
+from grpo_rewards.rules.canonical import canonical
+from grpo_rewards.rules.latex import Node, negate, num, ops
 
 
 def evaluated(node: Node) -> Node:
@@ -25,10 +28,55 @@ def evaluated(node: Node) -> Node:
                 return node
             result = joined
         return result
+    if node.op == "pow":
+        return _power(evaluated(node.args[0]), node.args[1]) or node
+    if node.op == "fn" and node.args[0] == "det" and len(node.args) == 2:
+        return _determinant(evaluated(node.args[1])) or node
     if node.op in ("rel", "list", "tuple", "set", "note"):
         parts_in = (evaluated(p) if isinstance(p, Node) else p for p in node.args)
         return Node(node.op, tuple(parts_in))
     return node
+
+
+def _power(matrix: Node, exponent: Node) -> Node | None:
+    """A transpose, or a small whole power."""
+    if matrix.op != "matrix":
+        return None
+    if exponent.op == "sym" and exponent.args[0] in ("T", "top"):
+        columns = zip(*(row.args for row in matrix.args), strict=True)
+        return Node("matrix", tuple(Node("row", column) for column in columns))
+    if exponent not in (num(2), num(3), num(4)) or _shape(matrix)[0] > 3:
+        return None
+    result: Node | None = matrix
+    for _ in range(int(exponent.args[0]) - 1):
+        result = None if result is None else _product(result, matrix)
+    return result
+
+
+def _determinant(matrix: Node) -> Node | None:
+    """The determinant of numbers, by elimination; that of two rows for any entries."""
+    size = _shape(matrix)[0] if matrix.op == "matrix" else 0
+    if size != (_shape(matrix)[1] if size else 1) or size > limits.MAX_MATRIX:
+        return None
+    if size == 2:
+        (a, b), (c, d) = (row.args for row in matrix.args)
+        return Node("add", (Node("mul", (a, d)), negate(Node("mul", (b, c)))))
+    forms = [[canonical(cell) for cell in row.args] for row in matrix.args]
+    if any(cell.op != "num" for row in forms for cell in row):
+        return None
+    rows: list[list[Fraction]] = [[cell.args[0] for cell in row] for row in forms]
+    result = Fraction(1)
+    for at in range(size):
+        pivot = next((r for r in range(at, size) if rows[r][at]), None)
+        if pivot is None:
+            return num(0)
+        if pivot != at:
+            rows[at], rows[pivot], result = rows[pivot], rows[at], -result
+        result *= rows[at][at]
+        for below in rows[at + 1 :]:
+            factor = below[at] / rows[at][at]
+            below[at:] = [x - factor * y for x, y in zip(below[at:], rows[at][at:], strict=True)]
+    return num(result)
 
 
 def _sum(a: Node, b: Node) -> Node | None:

@@ -52,6 +52,7 @@ _NUMBER: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_POINTS: Final = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+|[-+]?\d{1,3}(?:\.\d{3}){2,}")
 _UNIT: Final = re.compile(
     r"\s*(?:\\[,;:! ]|~|-)*\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree)\s*(?:[CF])?\s*\.?"
 )
@@ -78,7 +79,11 @@ def read(text: str) -> Number | None:
         return _long(text)
     if not any(char.isdigit() for char in text[:400]):
         return None
-    found = _NUMBER.fullmatch(symbols.to_ascii(text).strip())
+    plain = symbols.to_ascii(text).strip()
+    if _POINTS.fullmatch(plain):  # `1.000,99` and `1.000.000`, as they are written in Europe
+        read_so = read(plain.replace(".", "").replace(",", "."))
+        return None if read_so is None else read_so._replace(sure=False)
+    found = _NUMBER.fullmatch(plain)
     return _number(found) if found else None
 
 
@@ -229,7 +234,8 @@ def same(left: Number, right: Number, *, figures: int = 6) -> bool | None:
         shorter, value = (left, b) if _shorter(left, right) else (right, a)
         equal = rounds_to(shorter, value, figures)
     if left.percent != right.percent:
-        equal = equal or (a / 100 == b if left.percent else a == b / 100)
+        part, whole, other = (left, a, b) if left.percent else (right, b, a)
+        equal = equal or whole / 100 == other or rounds_to(part, 100 * other, figures)
     if equal:
         return True
     return False if left.sure and right.sure else None

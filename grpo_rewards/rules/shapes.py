@@ -214,6 +214,8 @@ def _interval(left: str, low: Node | None, high: Node | None, right: str) -> Nod
 
 def as_union(node: Node) -> Node:
     """`\\mathbb{R}` as an interval, `\\mathbb{R} \\setminus \\{2\\}` as a union of two."""
+    if node.op == "cup" and all(part.op == "set" for part in node.args):
+        return Node("set", tuple(item for part in node.args for item in part.args))
     if node == Node("domain", ("R",)):
         return _interval("(", None, None, ")")
     if node.op != "setminus" or node.args[0] != Node("domain", ("R",)) or node.args[1].op != "set":

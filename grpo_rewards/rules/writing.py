@@ -65,7 +65,9 @@ _NOTHING: Final = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:! ]|\\displaystyl
 
 
 def words(plain: str) -> str:
-    """The words of an answer in words, for comparison."""
+    """The words of an answer in words, for comparison; the case of one letter counts."""
+    if len(plain) == 1:
+        return plain
     plain = TEXT_COMMAND.sub(lambda found: f" {found[1]} ", plain)
     return " ".join(re.findall(r"\w+", plain.casefold()))
 
