@@ -100,3 +100,36 @@ def test_choices() -> None:
     }  # fmt: skip
     for text, letter in picks.items():
         assert math.choice(text) == letter, text
+
+
+# -- docs/math.md -----------------------------------------------------------------------------
+
+DOCS = Path(__file__).parent.parent / "docs" / "math.md"
+MARK = "<!-- table -->\n"
+
+
+def table() -> str:
+    """The cases as Markdown, by kind."""
+    rows = ["", "| gold | answer | equal | why |", "|---|---|---|---|"]
+    for case in CASES:
+        gold, answer = (_code(case[side]) for side in ("gold", "answer"))
+        options = "".join(f" `{k}={v}`" for k, v in case.get("options", {}).items())
+        rows.append(
+            f"| {gold} | {answer} | {'yes' if case['expect'] else 'no'} | {case['why']}{options} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``".replace("|", "\\|").replace("\n", " ⏎ ") if text else "*nothing*"
+
+
+def test_the_table_of_pairs_is_current() -> None:
+    text = DOCS.read_text("utf-8")
+    assert text.endswith(MARK + table()), "run: python tests/test_math.py"
+    assert table().count("| yes |") >= 60 and table().count("| no |") >= 40
+
+
+if __name__ == "__main__":
+    head = DOCS.read_text("utf-8").split(MARK)[0]
+    DOCS.write_text(head + MARK + table(), "utf-8")
