@@ -31,6 +31,7 @@ from grpo_rewards.errors import (
     RulesetTypeError,
 )
 from grpo_rewards.expr import Expr, Ruleset
+from grpo_rewards.grade import Grade, check_golds, compile_gold, grade, grade_batch
 from grpo_rewards.namespaces import (
     completion,
     extract,
@@ -57,6 +58,7 @@ __all__ = [
     "Column",
     "Expr",
     "Finding",
+    "Grade",
     "Interval",
     "Outcome",
     "Place",
@@ -71,12 +73,16 @@ __all__ = [
     "Scores",
     "Span",
     "Status",
+    "check_golds",
     "col",
     "compile",
+    "compile_gold",
     "completion",
     "extract",
     "format",
     "gold",
+    "grade",
+    "grade_batch",
     "group",
     "json_format",
     "language",

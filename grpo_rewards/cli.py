@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,25 +9,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from grpo_rewards.audit import AttackReport
-from grpo_rewards.audit import attack as run_attack
-from grpo_rewards.audit import calibrate as run_calibrate
-from grpo_rewards.audit import diff as run_diff
+from grpo_rewards import cli_audit, cli_grade
 from grpo_rewards.check import check as check_ruleset
 from grpo_rewards.errors import RewardError
-from grpo_rewards.explain import explain_row, shorten
+from grpo_rewards.explain import explain_row
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
-from grpo_rewards.offline import Totals, read_row, read_rows, score_file
+from grpo_rewards.offline import Totals, read_row, score_file
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
-from grpo_rewards.scorer import Scorer, load, parse_file, read_text
-from grpo_rewards.scores import as_floats
+from grpo_rewards.scorer import parse_file, read_text
+from grpo_rewards.terminal import (
+    AsJson,
+    File,
+    Files,
+    Mapping,
+    Settings,
+    Step,
+    err,
+    opened,
+    out,
+    pairs,
+    print_json,
+)
 
 app = typer.Typer(
     name="grpo-rewards",
@@ -39,25 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
-
-Files = Annotated[list[Path], typer.Argument(metavar="FILE…", help="Rulesets (*.reward).")]
-File = Annotated[Path, typer.Argument(metavar="RULESET", help="A ruleset (*.reward).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Give a param another value. Repeatable."),
-]
-Mapping = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map", metavar="INPUT=COLUMN", help="Bind an input; COLUMN may be a dotted path."
-    ),
-]
-Step = Annotated[
-    float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
-]
 
 
 def main() -> None:
@@ -69,36 +54,6 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:  # `| head` has seen enough
         sys.exit(0)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), ensure_ascii=False))  # noqa: T201 - a machine reads this
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
-    """`["a=b"]` → `{"a": "b"}`."""
-    pairs: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
-        pairs[name.strip()] = value
-    return pairs
-
-
-@contextmanager
-def _scorer(path: Path, settings: Sequence[str] | None, workers: int = 1) -> Iterator[Scorer]:
-    with load(path, params=_pairs(settings, "--set"), workers=workers) as scorer:
-        yield scorer
 
 
 @app.command()
@@ -114,7 +69,7 @@ def check(files: Files, as_json: AsJson = False) -> None:
         errors = [finding for finding in findings if finding.severity == "error"]
         failed |= bool(errors)
         if as_json:
-            _print_json(_check_json(path, graph, findings, parsed.source))
+            print_json(_check_json(path, graph, findings, parsed.source))
             continue
         for finding in findings:
             err.print(finding.show(parsed.source), markup=False)
@@ -190,11 +145,11 @@ def test(files: Files, settings: Settings = None, as_json: AsJson = False) -> No
     """Run the test blocks of rulesets."""
     failed = False
     for path in files:
-        with _scorer(path, settings) as scorer:
+        with opened(path, settings) as scorer:
             results = run_tests(scorer, folder=path.parent)
         failed |= not all(result.passed for result in results)
         if as_json:
-            _print_json({"file": str(path), "tests": [_test_json(result) for result in results]})
+            print_json({"file": str(path), "tests": [_test_json(result) for result in results]})
             continue
         for result in results:
             _show_test(path, result)
@@ -245,12 +200,12 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a dataset: the input's columns, then one per score, the reward and their status."""
-    with _scorer(ruleset, settings, workers) as scorer, _progress(data, not as_json) as advance:
+    with opened(ruleset, settings, workers) as scorer, _progress(data, not as_json) as advance:
         totals = score_file(
             scorer,
             data,
             output,
-            mapping=_pairs(mapping, "--map"),
+            mapping=pairs(mapping, "--map"),
             group=group,
             step=step,
             limit=limit,
@@ -258,7 +213,7 @@ def score(
             progress=advance,
         )
     if as_json:
-        _print_json(_totals_json(totals, scorer.hash, output))
+        print_json(_totals_json(totals, scorer.hash, output))
     else:
         out.print(_totals_table(totals))
         out.print(f"{totals.rows:,} rows" + (f" → {output}" if output else ""), markup=False)
@@ -312,130 +267,15 @@ def explain(
     step: Step = None,
 ) -> None:
     """Show why a row of a dataset got its reward; without one, the plan of the ruleset."""
-    with _scorer(ruleset, settings) as scorer:
+    with opened(ruleset, settings) as scorer:
         if data is None:
             out.print(scorer.explain(), markup=False)
             return
-        columns = read_row(scorer, data, row, mapping=_pairs(mapping, "--map"))
+        columns = read_row(scorer, data, row, mapping=pairs(mapping, "--map"))
         if step is not None:
             columns["step"] = step
         for explanation in explain_row(scorer, columns):
             out.print(explanation.to_tree())
-
-
-@app.command()
-def attack(
-    ruleset: File,
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Rows with golds.")] = None,
-    mapping: Mapping = None,
-    settings: Settings = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Attack this many rows.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """Try families of reward hacks, drawn relative to each gold; report the highest reward that a
-    completion without the right answer reached.
-
-    Without DATA the golds of the file's tests are attacked. Exit 1 where an `attack` statement of
-    the ruleset does not hold.
-    """
-    with _scorer(ruleset, settings) as scorer:
-        rows = (
-            read_rows(scorer, data, mapping=_pairs(mapping, "--map"), limit=limit)
-            if data is not None
-            else [dict(row) for test in scorer.tests for row in test.rows][:limit]
-        )
-        report = run_attack(scorer, rows)
-    if as_json:
-        _print_json(dataclasses.asdict(report))
-    else:
-        out.print(_attack_table(report, ruleset))
-        for breach in report.breaches:
-            err.print(f"{ruleset}: {breach.family} reached {breach.reward:.4g}", markup=False)
-            err.print(f"  {breach.expect}", markup=False)
-            err.print(f"  completion: {shorten(breach.completion)!r}", markup=False)
-    raise typer.Exit(1 if report.breaches else 0)
-
-
-def _attack_table(report: AttackReport, ruleset: Path) -> Table:
-    table = Table(title=f"{ruleset}: hacks without the right answer", title_justify="left")
-    for heading in ("family", "tried", "highest", "by"):
-        table.add_column(heading, justify="right" if heading in ("tried", "highest") else "left")
-    for row in report.families:
-        shown = Text(repr(shorten(row.completion)))
-        table.add_row(row.family, f"{row.tried:,}", f"{row.highest:.4g}", shown)
-    return table
-
-
-@app.command()
-def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A ruleset.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another, or another version of it.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
-    mapping: Mapping = None,
-    settings: Settings = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare two rulesets over one dataset: which scores change, and the rows that change most."""
-    with _scorer(a, settings) as one, _scorer(b, settings) as other:
-        pairs = _pairs(mapping, "--map")
-        rows = [
-            {**left, **right}
-            for left, right in zip(
-                read_rows(one, data, mapping=pairs, limit=limit),
-                read_rows(other, data, mapping=pairs, limit=limit),
-                strict=True,
-            )
-        ]
-        found = run_diff(one, other, rows)
-    if as_json:
-        _print_json(dataclasses.asdict(found))
-        return
-    table = Table(title=f"{found.size:,} rows: A = {a}, B = {b}", title_justify="left")
-    for heading in ("score", "changed", "mean A", "mean B"):
-        table.add_column(heading, justify="left" if heading == "score" else "right")
-    for change in found.changes:
-        changed = f"only {change.only_in}" if change.only_in else f"{change.changed:,}"
-        table.add_row(change.name, changed, f"{change.mean_a:.4f}", f"{change.mean_b:.4f}")
-    out.print(table)
-    for row, left, right in found.rows:
-        out.print(f"row {row}: {left:.4g} → {right:.4g}", markup=False)
-
-
-@app.command()
-def calibrate(
-    ruleset: File,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
-    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="True or false labels.")],
-    score: Annotated[str, typer.Option("--score", help="Which score to compare.")] = "reward",
-    mapping: Mapping = None,
-    settings: Settings = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Hold a score against labels: AUC, kappa, precision and recall, and who disagrees."""
-    with _scorer(ruleset, settings) as scorer:
-        if score not in (*scorer.names, "reward"):
-            known = ", ".join((*scorer.names, "reward"))
-            raise typer.BadParameter(f"no score {score!r}; there are {known}", param_hint="--score")
-        pairs = _pairs(mapping, "--map")
-        rows = read_rows(scorer, data, mapping=pairs, extra={"label": label}, limit=limit)
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        found = run_calibrate(as_floats(scorer(**columns).columns[score]), columns["label"])
-    if as_json:
-        _print_json(dataclasses.asdict(found))
-        return
-    out.print(f"{found.rows:,} rows, {found.null:,} null   AUC {found.auc:.4f}")
-    table = Table(title=f"calling `{score}` ≥ t right", title_justify="left")
-    for heading in ("t", "precision", "recall", "agreement"):
-        table.add_column(heading, justify="right")
-    for row in found.thresholds:
-        cells = (f"{row.at:.4g}", f"{row.precision:.4f}", f"{row.recall:.4f}")
-        table.add_row(*cells, f"{row.agreement:.4f}", style="bold" if row == found.best else None)
-    out.print(table)
-    out.print(f"kappa {found.kappa:.4f} at t = {found.best.at:.4g}")
-    shown = ", ".join(map(str, found.disagreements[:20])) or "none"
-    out.print(f"rows that disagree: {shown}", markup=False)
 
 
 @app.command()
@@ -450,7 +290,7 @@ def rules(
         raise typer.Exit(1)
     if as_json:
         for rule in found:
-            _print_json({"name": rule.name, "signature": rule.signature, "doc": rule.doc})
+            print_json({"name": rule.name, "signature": rule.signature, "doc": rule.doc})
         return
     if name in CATALOG:
         rule = CATALOG[name]
@@ -464,3 +304,8 @@ def rules(
     for rule in found:
         table.add_row(rule.signature, rule.doc.split("\n")[0])
     out.print(table)
+
+
+for command in (cli_audit.attack, cli_audit.diff, cli_audit.calibrate, cli_grade.grade):
+    app.command()(command)
+app.command(name="format")(cli_grade.show_format)

@@ -161,6 +161,12 @@ def test_tests_come_from_files_and_groups(tmp_path: Path) -> None:
         (["rules", "math.equal"], 0),
         (["rules"], 0),
         (["explain", RULESET], 0),
+        (["grade", "--gold", "1/2", "--text", "0.5"], 0),
+        (["grade"], 2),
+        (["format", ROOT / "rulesets" / "r1_zero.reward", "nope", "--text", "x"], 1),
+        (["format", ROOT / "rulesets" / "r1_zero.reward", "r1", "--text", "x"], 1),
+        (["attack", RULESET], 0),
+        (["attack", ROOT / "tests" / "weak" / "open_thought.reward"], 1),
     ],
 )
 def test_exit_codes(args: list[object], code: int) -> None:
@@ -198,5 +204,35 @@ def test_gsm8k_agrees_with_the_labels_of_real_completions(shared: Path, model: s
 def test_help_reads_for_every_verb() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
-        result = CliRunner().invoke(app, [command.callback.__name__, "--help"])
+        result = CliRunner().invoke(app, [command.name or command.callback.__name__, "--help"])
         assert result.exit_code == 0 and "Usage" in result.output
+
+
+def test_a_case_file_is_graded_by_kind(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    cases = [("4", "2 + 2", True, "expr"), ("4", "5", False, "expr"), ("x", "y", True, "wrong")]
+    rows = [{"gold": g, "pred": p, "expect": e, "kind": k} for g, p, e, k in cases]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("grade", path, "--json")
+    assert result.returncode == 1
+    found = json.loads(result.stdout)
+    assert found["cases"] == 3 and len(found["failures"]) == 1
+    assert "missed" in run("grade", path).stdout
+
+
+def test_golds_are_checked_beforehand(tmp_path: Path) -> None:
+    path = tmp_path / "golds.jsonl"
+    path.write_text('{"gold": "4"}\n{"gold": "see figure"}\n')
+    result = run("grade", "--golds", path)
+    assert result.returncode == 1 and "row 1" in result.stdout
+
+
+def test_calibrate_and_diff_print_tables(data: Path) -> None:
+    labelled = data.with_name("labelled.jsonl")
+    rows = [{**row, "ok": row["id"] == 1} for row in ROWS]
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run("calibrate", RULESET, labelled, "--label", "ok")
+    assert result.returncode == 0 and "AUC 1.0000" in result.stdout and "1 null" in result.stdout
+    assert run("calibrate", RULESET, labelled, "--label", "ok", "--score", "x").returncode == 2
+    result = run("diff", RULESET, RULESET, data)
+    assert result.returncode == 0 and "reward" in result.stdout

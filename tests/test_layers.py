@@ -42,6 +42,9 @@ REWARDS = [
     "testing",
     "adapters",
     "fmt",
+    "terminal",
+    "cli_audit",
+    "cli_grade",
     "cli",
 ]
 
