@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from grpo_train.errors import ConfigError, DataError, TrainError
 
@@ -62,16 +63,39 @@ def run(
         list[str] | None,
         typer.Argument(metavar="key=value…", help="Put over the file: optim.lr=1e-5 steps=50"),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check, plan the memory, score one batch; train nothing."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train from a config file into runs/<name>."""
     from grpo_train.config import load_config
-    from grpo_train.train import check_ready, start
+    from grpo_train.train import check_ready, open_session, start
 
     loaded = load_config(config, overrides or [])
     check_ready(loaded)
     _quiet()
-    _train(start(loaded), as_json=as_json)
+    if dry_run:
+        _rehearse(open_session(loaded), as_json=as_json)
+    else:
+        _train(start(loaded), as_json=as_json)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("config.toml"),
+    as_json: Json = False,
+) -> None:
+    """Write a starter config: every field with its default, its unit and what 0 means."""
+    from grpo_train.config import starter
+
+    if path.exists():
+        raise ConfigError(f"`{path}` exists already")
+    path.write_text(starter(), encoding="utf-8")
+    console.print(f"wrote {path}; fill in name, model, data.train and reward.ruleset")
+    if as_json:
+        _print_json({"path": str(path)})
 
 
 @app.command()
@@ -171,6 +195,8 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
     """Run a session with a progress bar, then say how it ended."""
     from grpo_train.train import train
 
+    for note in session.notes:
+        console.print(note, style="dim", markup=False, highlight=False)
     total = session.config.steps
     with _bar("train", total, ("reward", "length", "tokens_per_s"), done=session.step) as advance:
         result = train(session, advance)
@@ -194,6 +220,23 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
         if result.after is not None:
             found["pass_at_1_after"] = result.after.pass_at_1
         _print_json(found)
+
+
+def _rehearse(session: Any, *, as_json: bool) -> None:
+    """The first batch with its scores, and nothing written."""
+    from grpo_train.train import sample_batch
+
+    for note in session.notes:
+        console.print(note, markup=False, highlight=False)
+    prompts, _, scored, spent = sample_batch(session)
+    table = Table("completion", *scored.scores, "reward")
+    for i in range(min(8, len(scored.texts))):
+        cells = [f"{column[i]:.3g}" for column in (*scored.scores.values(), scored.reward)]
+        table.add_row(Text(scored.texts[i][:200]), *cells)
+    console.print(Text(prompts.text[0]))
+    console.print(table)
+    if as_json:
+        _print_json({"scores": scored.means(), "notes": session.notes} | spent)
 
 
 def _print_accuracy(before: Any, after: Any) -> None:

@@ -7,6 +7,7 @@ Unknown keys and wrong types are one line: Expected `int`, got `str` - at `sampl
 
 from __future__ import annotations
 
+import ast
 import difflib
 import tomllib
 from pathlib import Path
@@ -30,6 +31,10 @@ class Data(Section, frozen=True):
     """Held-out prompts; "" = no evaluation."""
     prompt: str = "prompt"
     """Column of the prompt: text, or a list of chat messages for the model's template."""
+    chat: bool = False
+    """Make a text prompt one user message and put it through the model's template."""
+    suffix: str = ""
+    """Text put after every text prompt: how to give the answer, say. "" = none."""
     prefix: str = ""
     """Text that opens every completion, after the template: "<think>", say. "" = none."""
     map: dict[str, str] = {}
@@ -67,8 +72,14 @@ class SamplingConfig(Section, frozen=True):
 class Advantage(Section, frozen=True):
     """reward → advantage (grpo_train/advantage.py has the papers)."""
 
-    method: Literal["grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo"] = "grpo"
+    method: Literal[
+        "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
+    ] = "grpo"
     """`grpo` is the group z-score with ddof 1."""
+    k: int = 4
+    """For `pass_at_k`: completions that share one success."""
+    scores: dict[str, float] = {}
+    """For `gdpo`: weights of the scores that replace the reward; {} = all of them, 1 each."""
     overlong_tokens: int = 0
     """Soft penalty over the last tokens before `max_tokens` (DAPO Eq. 13), added to the reward;
     0 = none."""
@@ -207,6 +218,7 @@ POSITIVE = (
     "sampling.max_rows",
     "sampling.temperature",
     "eval.samples",
+    "advantage.k",
     "eval.temperature",
     "optim.lr",
 )
@@ -246,6 +258,40 @@ def build_config(tree: dict[str, Any], *, source: str = "config") -> Config:
 def dump_config(config: Config) -> bytes:
     """The resolved config as TOML is read back by `load_config`; every field is written."""
     return _toml(msgspec.to_builtins(config)).encode()
+
+
+def starter() -> str:
+    """A commented config: every field with its default; what must be filled in comes first.
+
+    The comments are the fields' own docstrings, read from this file.
+    """
+    text = Path(__file__).read_text(encoding="utf-8")
+    sections = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    parts = [_starter_fields(sections["Config"])]
+    for field in msgspec.structs.fields(Config):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            node = sections[field.type.__name__]
+            head = ast.get_docstring(node) or ""
+            parts.append(f"[{field.name}]  # {head}\n{_starter_fields(node)}")
+    return "\n".join(parts)
+
+
+def _starter_fields(node: ast.ClassDef) -> str:
+    """The plain fields of a section; one that has a default is commented out."""
+    lines: list[str] = []
+    for item, following in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        if isinstance(item.value, ast.Call) or item.target.id in ("data", "reward"):
+            continue  # a section: it has a table of its own
+        said = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            said = " ".join(str(following.value.value).split())
+        default = None if item.value is None else ast.literal_eval(item.value)
+        value = "{}" if default == {} else '""' if default is None else _value(default)
+        lines += [f"# {said}"] if said else []
+        lines.append(f"{'' if default is None else '# '}{item.target.id} = {value}")
+    return "\n".join(lines) + "\n"
 
 
 def _check_keys(kind: type[Section], tree: dict[str, Any], path: str, source: str) -> None:

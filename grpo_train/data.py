@@ -128,8 +128,10 @@ def _mapped(row: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:
 
 def _prompt_text(prompt: Any, data: Data, policy: Policy, place: str) -> str:
     """Plain text as it is, messages through the model's template; then the prefix."""
+    if isinstance(prompt, str) and prompt and data.chat:
+        prompt = [{"role": "user", "content": prompt + data.suffix}]
     if isinstance(prompt, str):
-        return prompt + data.prefix
+        return prompt + data.suffix + data.prefix if prompt else ""
     if isinstance(prompt, list) and prompt:
         if policy.tokenizer.chat_template is None:
             raise DataError(f"{place}: chat messages, but the tokenizer has no chat template")

@@ -144,9 +144,13 @@ def batch_logprobs(
     temperature: float,
     support: Support | None = None,
     with_entropy: bool = True,
+    tree: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients."""
-    hidden = policy.hidden(batch.ids, batch.positions, batch.visible())
+    """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients.
+
+    `tree=False`, for batches that were packed so, needs no mask: rows are padded on the right.
+    """
+    hidden = policy.hidden(batch.ids, batch.positions, batch.visible() if tree else None)
     picked = hidden.flatten(0, 1)[batch.source]
     return sampled_logprobs(
         picked,

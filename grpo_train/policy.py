@@ -49,12 +49,13 @@ class Policy:
         return Head(layer.weight, getattr(layer, "bias", None), float(cap), float(scale))
 
     def hidden(
-        self, ids: Tensor, positions: Tensor, visible: Tensor, cache: Any | None = None
+        self, ids: Tensor, positions: Tensor, visible: Tensor | None, cache: Any | None = None
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
         `visible` [R, 1, T, K] bool says which of the K keys a token sees; keys of a sliding window
-        are cut further by `positions`, where the model has one.
+        are cut further by `positions`, where the model has one. None: all earlier ones, as the
+        model itself would have it.
         """
         # Transformers recomputes in train mode only, and drops the cache there.
         self.model.train(self.checkpointing and torch.is_grad_enabled())
@@ -62,7 +63,7 @@ class Policy:
             out = self.model.base_model(
                 input_ids=ids,
                 position_ids=positions,
-                attention_mask=self._masks(positions, visible, cache),
+                attention_mask=None if visible is None else self._masks(positions, visible, cache),
                 past_key_values=cache,
                 use_cache=cache is not None,
             )

@@ -30,12 +30,13 @@ import torch
 from torch import Tensor
 
 from grpo_train import loss as losses
-from grpo_train.advantage import METHODS, has_signal, opo, overlong
+from grpo_train.advantage import METHODS, gdpo, has_signal, opo, overlong, pass_at_k
 from grpo_train.config import Config, dump_config, load_config
 from grpo_train.data import Prompts, Sampler, load_prompts
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
 from grpo_train.evaluate import Evaluation, evaluate
 from grpo_train.policy import Policy, frozen_copy, load_policy
+from grpo_train.preflight import memory_advice, memory_plan, self_test
 from grpo_train.record import Record
 from grpo_train.rollout import Engine, NativeEngine, Rollouts, Sampling, join_rollouts, row_seeds
 from grpo_train.score import Scored, load_scorer, score
@@ -70,6 +71,7 @@ class Session:
     rollouts: int = 0  # calls of `generate`: each has seeds of its own
     batch: Batch | None = None
     used: int = 0  # updates made from `batch`
+    notes: list[str] = field(default_factory=list)  # of the checks before the first step
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,12 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
     """prompts → rollouts → scores → advantages."""
     config = session.config
     began = time.perf_counter()
-    prompts, rollouts, scored, spent = _sample(session)
+    prompts, rollouts, scored, spent = sample_batch(session)
     reward = torch.from_numpy(scored.reward.copy())
     if config.advantage.overlong_tokens:
         limit = config.sampling.max_tokens
         reward += overlong(rollouts.length, limit=limit, cache=config.advantage.overlong_tokens)
-    advantage = _advantages(reward, rollouts, config)
+    advantage = _advantages(reward, rollouts, scored, config)
     valid = ~torch.isnan(reward)
     if config.loss.mask_truncated:
         valid &= rollouts.stopped
@@ -157,7 +159,7 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
     return Batch(rollouts, advantage.float(), valid, old, weight, ref), metrics
 
 
-def _sample(session: Session) -> tuple[Prompts, Rollouts, Scored, dict[str, float]]:
+def sample_batch(session: Session) -> tuple[Prompts, Rollouts, Scored, dict[str, float]]:
     """A rollout batch; groups without signal are replaced `config.resample` times at most."""
     config = session.config
     prompts, rollouts, scored, spent = _sample_once(session, config.prompts_per_step)
@@ -198,12 +200,21 @@ def _sample_once(
     )
 
 
-def _advantages(reward: Tensor, rollouts: Rollouts, config: Config) -> Tensor:
+def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Config) -> Tensor:
     """[B] float64."""
-    grouped = reward.view(-1, rollouts.group_size)
-    if config.advantage.method == "opo":
+    grouped, method = reward.view(-1, rollouts.group_size), config.advantage.method
+    if method == "opo":
         return opo(grouped, rollouts.length.view_as(grouped)).view(-1)
-    return METHODS[config.advantage.method](grouped).view(-1)
+    if method == "pass_at_k":
+        return pass_at_k(grouped, k=config.advantage.k).view(-1)
+    if method == "gdpo":
+        weights = config.advantage.scores or dict.fromkeys(scored.scores, 1.0)
+        unknown = ", ".join(f"`{name}`" for name in weights if name not in scored.scores)
+        if unknown:
+            raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
+        columns = [torch.from_numpy(scored.scores[n].copy()).view_as(grouped) for n in weights]
+        return gdpo(columns, list(weights.values())).view(-1)
+    return METHODS[method](grouped).view(-1)
 
 
 def _mismatch(old: Tensor, rollouts: Rollouts, config: Config) -> Tensor:
@@ -288,21 +299,28 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     held_out = None
     if config.data.eval:
         held_out = load_prompts(config.data.eval, config.data, policy, limit=config.eval.limit)
+    engine = NativeEngine(policy, config.sampling.max_rows)
+    checked = self_test(policy, engine, prompts.ids, sampling(config))
+    plan = memory_plan(config, policy, max(map(len, prompts.ids)))
+    notes = [str(checked), memory_advice(plan, policy)]
+    if prompts.skipped:
+        notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
     return Session(
         config=config,
         policy=policy,
         reference=frozen_copy(policy) if config.loss.kl_coef else None,
-        engine=NativeEngine(policy, config.sampling.max_rows),
+        engine=engine,
         scorer=scorer,
         prompts=prompts,
         held_out=held_out,
-        updater=_updater(config, policy),
+        updater=_updater(config, policy, tree=checked.tree),
         record=Record(folder or Path(config.runs) / config.name),
         sampler=Sampler(len(prompts), seed=config.seed),
+        notes=notes,
     )
 
 
-def _updater(config: Config, policy: Policy) -> Updater:
+def _updater(config: Config, policy: Policy, *, tree: bool) -> Updater:
     o = config.optim
     optimizer = torch.optim.AdamW(
         [p for p in policy.model.parameters() if p.requires_grad],
@@ -314,7 +332,7 @@ def _updater(config: Config, policy: Policy) -> Updater:
     )
     s = config.sampling
     return Updater(
-        policy, optimizer, config.loss, o, s.temperature, config.token_budget, s.max_tokens
+        policy, optimizer, config.loss, o, s.temperature, config.token_budget, s.max_tokens, tree
     )
 
 

@@ -86,6 +86,7 @@ class Updater:
     temperature: float
     token_budget: int
     max_tokens: int
+    tree: bool = True  # False where the self-test found that the model mixes completions
 
     @property
     def clip(self) -> Clip:
@@ -114,7 +115,7 @@ class Updater:
         """Logprobs [N] of all kept rows' tokens under a policy, without gradient; 0 elsewhere."""
         out = torch.zeros(len(rollouts.ids))
         with torch.no_grad():
-            for micro in pack(rollouts, keep, self.token_budget):
+            for micro in pack(rollouts, keep, self.token_budget, tree=self.tree):
                 here = micro.to(policy.device)
                 found, _ = batch_logprobs(
                     policy,
@@ -122,6 +123,7 @@ class Updater:
                     temperature=self.temperature,
                     support=rollouts.support,
                     with_entropy=False,
+                    tree=self.tree,
                 )
                 out[micro.token] = found.cpu()
         return out
@@ -146,7 +148,7 @@ class Updater:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 total: dict[str, Tensor] = {}
-                for micro in pack(batch.rollouts, keep, budget):
+                for micro in pack(batch.rollouts, keep, budget, tree=self.tree):
                     for name, value in self._backward(batch, micro, weight).items():
                         total[name] = total.get(name, torch.zeros_like(value)) + value
                 names = list(total)
@@ -167,6 +169,7 @@ class Updater:
             temperature=self.temperature,
             support=batch.rollouts.support,
             with_entropy=self.loss.entropy_coef != 0,
+            tree=self.tree,
         )
         tokens = Tokens(
             logprobs,

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from grpo_train.config import Config, Section, build_config, dump_config, load_config
+from grpo_train.config import (
+    Config,
+    Loss,
+    Section,
+    build_config,
+    dump_config,
+    load_config,
+    starter,
+)
 from grpo_train.errors import ConfigError
 
 LEAST: dict[str, Any] = {
@@ -78,6 +88,22 @@ def test_a_file_that_is_no_config_is_one_error(tmp_path: Path, text: bytes) -> N
         load_config(path)
     with pytest.raises(ConfigError, match="cannot read"):
         load_config(tmp_path / "absent.toml")
+
+
+def test_the_starter_is_a_config_once_it_is_filled_in() -> None:
+    text = starter()
+    for key in ("name", "model", "train", "ruleset"):
+        assert f'\n{key} = ""' in f"\n{text}"
+    filled = text.replace('= ""', '= "x"')
+    assert build_config(tomllib.loads(filled)) == build_config(
+        LEAST | {"name": "x", "model": "x", "data": {"train": "x"}, "reward": {"ruleset": "x"}}
+    )
+    # Every default that is shown is the default: uncommented, it changes nothing.
+    shown = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE).replace('= ""', '= "x"')
+    again, plain = tomllib.loads(shown), tomllib.loads(filled)
+    assert set(again["loss"]) == {f.name for f in msgspec.structs.fields(Loss)}
+    again["data"] |= {"eval": "", "prefix": "", "suffix": ""}
+    assert build_config(again) == build_config(plain)
 
 
 def test_every_section_is_frozen() -> None:

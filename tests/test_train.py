@@ -278,6 +278,8 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
         {"loss": {"kind": "cispo", "entropy_coef": 0.01, "top_entropy": 0.5}},
         {"loss": {"mismatch": "mask", "mask_truncated": True, "off_policy_delta": 0.5}},
         {"advantage": {"method": "opo", "overlong_tokens": 4}, "resample": 2},
+        {"advantage": {"method": "pass_at_k", "k": 2}},
+        {"advantage": {"method": "gdpo", "scores": {"short": 1.0, "correct": 2.0}}},
         {"sampling": {"top_p": 0.9, "max_rows": 6}, "resample": 1, "checkpointing": True},
     ],
     ids=lambda changes: "+".join(changes),
@@ -286,6 +288,13 @@ def test_every_setting_trains(tmp_path: Path, changes: dict[str, Any]) -> None:
     session = finish(tiny_run.make_config(tmp_path, steps=2, **changes))
     assert session.step == 2
     assert all(torch.isfinite(p).all() for p in session.policy.model.parameters())
+
+
+def test_gdpo_names_the_scores_that_the_ruleset_has(tmp_path: Path) -> None:
+    changes = {"method": "gdpo", "scores": {"shrt": 1.0}}
+    session = start(tiny_run.make_config(tmp_path, advantage=changes))
+    with pytest.raises(ConfigError, match="no score `shrt`"):
+        train_step(session)
 
 
 def test_at_the_start_the_kl_is_zero(tmp_path: Path) -> None:

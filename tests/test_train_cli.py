@@ -51,6 +51,29 @@ def test_run_resume_eval_and_show(
     assert (code, json.loads(out)["step"]) == (0, 2)
 
 
+def test_a_dry_run_scores_a_batch_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_file(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = call(capsys, monkeypatch, "run", config, "--dry-run", "--json")
+    assert code == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert set(json.loads(out)["scores"]) == {"short", "correct"}
+    assert "self-test" in err
+    assert "memory" in err
+
+
+def test_init_writes_a_starter_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "c.toml")
+    assert call(capsys, monkeypatch, "init", path)[0] == 0
+    code, _, err = call(capsys, monkeypatch, "init", path)
+    assert code == 2
+    assert "exists already" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -80,7 +103,7 @@ def test_wrong_usage_is_one_message_and_exit_2(
 
 def test_every_verb_has_help_and_json() -> None:
     runner = typer.testing.CliRunner()
-    for verb in ("run", "resume", "eval", "show", "demo"):
+    for verb in ("run", "resume", "eval", "show", "demo", "init"):
         shown = runner.invoke(cli.app, [verb, "--help"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0
         assert "--json" in shown.output

@@ -106,6 +106,9 @@ def test_messages_need_a_template_and_go_through_it(tmp_path: Path) -> None:
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     assert load_prompts(path, Data(train=path), policy).text == ["<user>hi<assistant>"]
+    text = lines(tmp_path, {"prompt": "hi"})
+    data = Data(train=text, chat=True, suffix=" there", prefix="<think>")
+    assert load_prompts(text, data, policy).text == ["<user>hi there<assistant><think>"]
 
 
 @given(st.integers(1, 20), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 5))

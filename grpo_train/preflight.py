@@ -1,0 +1,120 @@
+"""Before the first step: do engine and trainer agree, and will the memory suffice?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from grpo_train.config import Config
+from grpo_train.errors import EngineError
+from grpo_train.logprob import CHUNK_BYTES
+from grpo_train.pack import batch_logprobs, pack
+from grpo_train.policy import Policy
+from grpo_train.rollout import Engine, Rollouts, Sampling, row_seeds
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # nats a token; bf16 rounds every product
+PROBE_TOKENS = 64  # of a prompt: enough to span a page or a short sliding window
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """Largest differences of a logprob: trees against plain rows, engine against trainer."""
+
+    tree: bool  # whether trees may be used with this model
+    packing_gap: float
+    engine_gap: float
+
+    def __str__(self) -> str:
+        found = f"self-test: engine and trainer differ by {self.engine_gap:.1e} nats a token"
+        if self.tree:
+            return f"{found}, trees and plain rows by {self.packing_gap:.1e}"
+        return (
+            f"{found}. Tree packing is off: this model does not keep completions of one row apart "
+            f"({self.packing_gap:.1e}); every completion gets a row of its own, which is slower"
+        )
+
+
+def self_test(
+    policy: Policy, engine: Engine, prompts: list[list[int]], sampling: Sampling
+) -> SelfTest:
+    """Sample a little and compare; EngineError where the engine does not sample from the policy."""
+    probe = [ids[-PROBE_TOKENS:] for ids in prompts[:2]]
+    short = Sampling(8, sampling.temperature, sampling.top_k, sampling.top_p)
+    seeds = row_seeds(0, torch.arange(3 * len(probe)))
+    rollouts = engine.generate(probe, 3, short, seeds)
+    plain = _logprobs(policy, rollouts, short.temperature, tree=False)
+    trees = _logprobs(policy, rollouts, short.temperature, tree=True)
+    bound = TOLERANCE[torch.bfloat16 if policy.device.type == "cuda" else torch.float32]
+    packing_gap = float((trees - plain).abs().max())
+    engine_gap = float((rollouts.old_logprobs - plain).abs().max())
+    if not engine_gap <= bound:
+        raise EngineError(
+            f"the engine's logprobs differ from the trainer's by {engine_gap:.2g} nats a token\n"
+            "hint: does this model support a 4-D attention mask and a custom cache?"
+        )
+    return SelfTest(packing_gap <= bound, packing_gap, engine_gap)
+
+
+def _logprobs(
+    policy: Policy, rollouts: Rollouts, temperature: float, *, tree: bool
+) -> torch.Tensor:
+    found = torch.zeros(len(rollouts.ids))
+    with torch.no_grad():
+        for batch in pack(rollouts, torch.ones(len(rollouts)).bool(), 4096, tree=tree):
+            logp, _ = batch_logprobs(
+                policy,
+                batch.to(policy.device),
+                temperature=temperature,
+                support=rollouts.support,
+                tree=tree,
+                with_entropy=False,
+            )
+            found[batch.token] = logp.cpu()
+    return found
+
+
+def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str, float]:
+    """Estimated bytes of each part at its peak; activations are the roughest.
+
+    Weights, gradients and Adam's two moments are fp32. The cache holds `max_rows` rows of prompt
+    and twice the completion. Activations of a token in a layer: about 34 widths.
+    """
+    c = policy.model.config.get_text_config()
+    weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
+    width = 2 if policy.device.type == "cuda" else 4
+    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    rows = min(config.sampling.max_rows, config.prompts_per_step * config.sampling.group_size)
+    columns = longest_prompt + 2 * config.sampling.max_tokens
+    layers = 1 if config.checkpointing else c.num_hidden_layers
+    boundary = c.num_hidden_layers if config.checkpointing else 0
+    found = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": 2 * weights,
+        "reference": weights if config.loss.kl_coef else 0.0,
+        "cache": 2.0 * width * rows * columns * c.num_hidden_layers * heads * head_dim,
+        "activations": float(
+            width * config.token_budget * c.hidden_size * (34 * layers + boundary)
+        ),
+        "head": 3.0 * CHUNK_BYTES,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def memory_advice(plan: dict[str, float], policy: Policy) -> str:
+    """The plan in words, with what to change where it does not fit."""
+    # Cache and activations are never there at the same time.
+    fixed = sum(v for name, v in plan.items() if name not in ("cache", "activations", "head"))
+    peak = fixed + max(plan["cache"], plan["activations"] + plan["head"])
+    parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in plan.items())
+    text = f"memory, GiB: {parts}  peak about {peak / GIB:.2f}"
+    if policy.device.type != "cuda":
+        return text
+    room = torch.cuda.get_device_properties(policy.device).total_memory
+    if peak <= 0.9 * room:
+        return f"{text} of {room / GIB:.0f}"
+    largest = "sampling.max_rows" if plan["cache"] > plan["activations"] else "token_budget"
+    return f"{text} of {room / GIB:.0f}: lower `{largest}`, or set `checkpointing = true`"
