@@ -144,7 +144,8 @@ def start_up() -> dict[str, float]:
     program = (
         "import time; t = time.perf_counter(); import grpo_rewards; s = time.perf_counter() - t\n"
         "from grpo_rewards.grade import grade; grade('x^2', r'\\frac{x^3}{x}')\n"
-        "import resource; print(s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print(s, int(peak.split()[1]) / 1024)"  # ru_maxrss would count the parent's memory
     )
     runs = [
         subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -20,6 +20,10 @@ _PICKED: Final = re.compile(
 )
 
 
+_OTHER: Final = re.compile(r"[\W_]{0,6}(?:or|and|maybe|/|,)[\W_]{0,6}(?:maybe\W*)?\(?[A-J]\b")
+_NEXT: Final = re.compile(r"\W{0,3}[A-J]\b")
+
+
 def label(gold: str) -> str | None:
     """The letter of a gold that is a choice: `B`, `(D) Alina`, `C. Cecile`; None for anything else.
 
@@ -74,8 +78,8 @@ def _leading(plain: str) -> str | None:
         return None
     if found["close"].strip() or "(" in found[0] or named:
         rest = plain[found.end() :]
-        other = re.match(r"\W*(?:or|and|maybe|/)\W*(?:maybe\W*)?\(?[A-J]\b", rest)
-        return None if other else found[1].upper()
+        hedged = _OTHER.match(rest) or ("," in found["close"] and _NEXT.match(rest))
+        return None if hedged else found[1].upper()
     following = re.match(r"(?:non|not|nicht|because|since|as)\b", plain[found.end() :])
     return found[1].upper() if following else None
 
@@ -86,6 +90,8 @@ def _picked(text: str) -> str | None:
         return None
     end_of_last = found[-1][0]
     near = {letter for at, letter in found if end_of_last - at <= 40}
+    if _OTHER.match(text[end_of_last + 1 : end_of_last + 30]):
+        return None
     if len(near) > 1 and re.search(
         r"\b(?:or|and|maybe|either)\b", text[end_of_last - 40 : end_of_last]
     ):

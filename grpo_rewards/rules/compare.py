@@ -14,6 +14,7 @@ from grpo_rewards.rules import numeric, units
 from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.latex import CONSTANTS, Node, names, negate, num, ops, size
 from grpo_rewards.rules.matrices import evaluated
+from grpo_rewards.rules.numbers import stands_for
 from grpo_rewards.rules.shapes import (
     as_union,
     collapsed,
@@ -227,9 +228,7 @@ class _Comparison:
         shown: Fraction = node.args[0]
         places: int = node.args[1]
         figures = len(str(abs(shown.numerator * 10 ** max(places, 0) // shown.denominator)))
-        if figures < self.policy.figures or shown.denominator == 1:
-            return False
-        return abs(value - shown) * Fraction(10) ** places <= 1
+        return figures >= self.policy.figures and stands_for(shown, places, figures, value)
 
     # -- parts ------------------------------------------------------------------------------
 

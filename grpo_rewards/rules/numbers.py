@@ -255,7 +255,21 @@ def read_unit(number: Number) -> units.Unit | None:
 
 def rounds_to(number: Number, value: Fraction, figures: int) -> bool:
     """Whether `number` is a decimal of enough figures to which `value` is rounded or cut."""
-    places = number.places
-    if places is None or number.figures < figures or number.value.denominator == 1:
+    if number.places is None or number.figures < figures:
         return False
-    return abs(value - number.value) * Fraction(10) ** places <= 1
+    return stands_for(number.value, number.places, number.figures, value)
+
+
+def stands_for(shown: Fraction, places: int, figures: int, value: Fraction) -> bool:
+    """Whether a decimal is `value` rounded to its places, cut off there, or shown as a double.
+
+    >>> pi = Fraction("3.14159265358979")
+    >>> stands_for(Fraction("3.14159"), 5, 6, pi), stands_for(Fraction("3.14160"), 5, 6, pi)
+    (True, False)
+    """
+    if shown.denominator == 1:
+        return False
+    gap: Fraction = (value - shown) * Fraction(10) ** places
+    if 2 * abs(gap) <= 1 or (figures >= 15 and abs(gap) <= 1):
+        return True
+    return 0 < (gap if shown > 0 else -gap) < 1

@@ -73,24 +73,28 @@ def compare(left: Node, right: Node, *, natural_log: bool = False) -> Answer:
     if len(variables) > limits.MAX_VARIABLES:
         return Answer.PASS
     same_positive = same_negative = wrong = 0
-    try:
-        for index in range(limits.SAMPLE_POINTS if variables else 1):
+    too_large = False
+    for index in range(limits.SAMPLE_POINTS if variables else 1):
+        try:
             verdict = _at_point(left, right, _point(variables, index), natural_log)
-            if verdict is None:
+        except _TooLarge:
+            too_large = True
+            continue
+        if verdict is None:
+            continue
+        if not verdict:
+            if index in _NEGATIVE and same_positive >= 2:
+                wrong += 1
                 continue
-            if not verdict:
-                if index in _NEGATIVE and same_positive >= 2:
-                    wrong += 1
-                    continue
-                return Answer.DIFFERENT
-            if index in _NEGATIVE:
-                same_negative += 1
-            else:
-                same_positive += 1
-    except _TooLarge:
-        return Answer.TOO_LARGE
+            return Answer.DIFFERENT
+        if index in _NEGATIVE:
+            same_negative += 1
+        else:
+            same_positive += 1
     if wrong:
         return Answer.POSITIVE
+    if too_large and same_positive + same_negative < 2:
+        return Answer.TOO_LARGE
     if not variables:  # a constant without a value (`7/0`) equals nothing but itself
         return Answer.SAME if same_positive else Answer.DIFFERENT
     return Answer.SAME if same_positive + same_negative >= 2 else Answer.PASS
@@ -115,10 +119,8 @@ def proportional(left: Node, right: Node, *, positive: bool = False) -> Answer:
         try:
             a, _ = _Evaluation(_DIGITS[0], point, False).value(left)
             b, _ = _Evaluation(_DIGITS[0], point, False).value(right)
-        except _NoValue:
+        except (_NoValue, _TooLarge):
             continue
-        except _TooLarge:
-            return Answer.TOO_LARGE
         tiny = ctx.ldexp(1, -ctx.prec // 2)
         if abs(b) < tiny or abs(a) < tiny:
             return Answer.DIFFERENT
@@ -158,9 +160,11 @@ def _point(variables: list[str], index: int) -> dict[str, Fraction]:
     point: dict[str, Fraction] = {}
     for name in variables:
         seed = zlib.crc32(f"{index}:{name}".encode("utf-8", "surrogatepass"))
-        value = Fraction(seed % 7919 + 401, 4057) + Fraction(index % 3, 2)
+        value = Fraction(seed % 7919 + 401, 4057)
         if index == 2:
             value = Fraction(seed % 3001 + 7, 3109)  # between 0 and 1
+        elif index in (1, 5):  # far out: `|x - 100|` is not `100 - x`
+            value *= 1009
         negative = index == 3 or (index in (4, 5) and seed >> index & 1)
         point[name] = -value if negative else value
     return point

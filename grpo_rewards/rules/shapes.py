@@ -30,11 +30,21 @@ def collapsed(node: Node) -> Node:
             return sides[0] if not is_name(sides[0]) else Node("rel", (("=",), *node.args[1:3]))
     if len(sides) > 2 and set(signs) == {"="}:
         signs, sides = ("=",), [sides[0], sides[-1]]
+    if signs == ("=",) and _contradicts(sides[0], sides[1]):
+        return node
     if signs == ("=",) and not is_name(sides[0]) and not _has_unknown(sides[0]):
         if is_name(sides[1]) and sides[1].op == "sym":
             return Node("rel", (signs, sides[1], sides[0]))
         return sides[1]
     return Node("rel", (signs, *sides))
+
+
+def _contradicts(left: Node, right: Node) -> bool:
+    """`3 = 4`: two constants too far apart for rounding."""
+    first, second = real(canonical(left)), real(canonical(right))
+    if first is None or second is None:
+        return False
+    return 50 * abs(first - second) > max(abs(first), abs(second))
 
 
 def _has_unknown(node: Node) -> bool:

@@ -298,6 +298,8 @@ class Scanner:
         if not parts:
             return
         words = " ".join(parts)
+        if any(map(str.isdigit, words)) and units.read(words) is None:
+            raise Unreadable("numbers among words")
         if self.prev in _ENDS and not self.frames[-1].wanted:
             power = _UNIT_POWER.match(self.text, self.at)
             if power is not None:

@@ -58,9 +58,12 @@ def squeezed(plain: str) -> str:
         plain = _NOTHING.sub("", plain)
         plain = plain.replace("dfrac", "frac").replace("tfrac", "frac")
         plain = TEXT_COMMAND.sub(lambda found: found[1], plain)
+    if _APART.search(plain):
+        return " ".join(plain.split())  # `1 2` is not `12`
     return "".join(plain.split())
 
 
+_APART: Final = re.compile(r"\d\s+\d")
 _NOTHING: Final = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:! ]|\\displaystyle")
 
 
