@@ -8,14 +8,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+import lark
 import pytest
 from hypothesis import given, settings
 from math_text import _PIECES, answers, hostile
 
 from grpo_rewards import limits
+from grpo_rewards.rules import latex, symbols
 from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.equal import equal
 from grpo_rewards.rules.latex import Failure, Node, depth, parse
+from grpo_rewards.rules.tokens import Scanner
 
 TREES = {
     r"\frac12 x^2": "(mul (div 1 2) (pow x 2))",
@@ -69,6 +72,19 @@ def test_canonical_form_is_its_own_canonical_form(text: str) -> None:
     assert canonical(canonical(tree)) == canonical(tree)
 
 
+def test_the_saved_table_is_the_grammar() -> None:
+    """After a change: `python -c "from grpo_rewards.rules import latex; latex.save_table()"`."""
+    saved = latex._saved(latex.fingerprint())
+    if saved is None:
+        version, _, _ = latex._TABLE.read_bytes().partition(b":")
+        assert version.decode() != lark.__version__, "the table is older than the grammar"
+        pytest.skip("another version of Lark")
+    fresh = latex.compiled()
+    for text in TREES:
+        tokens = Scanner(symbols.to_ascii(text)).run()
+        assert saved.parse(tokens) == fresh.parse(tokens)  # type: ignore[arg-type]
+
+
 def test_bounds_give_a_reason() -> None:
     for text in ("(" * 5000, "1+" * 5000 + "1", "x" * 5000, "{" * 100, "-" * 3000 + "1", "1" * 3000,
                  "1" + "!" * 3000, "x^" * 900 + "x", r"\sqrt" * 900 + "2"):  # fmt: skip
@@ -81,7 +97,8 @@ def _strings() -> list[str]:
     chance = random.Random(4)
     cases = Path(__file__).parent / "cases" / "math.jsonl"
     honest = [json.loads(line)["answer"] for line in cases.read_text("utf-8").splitlines()]
-    injected = ["eval('1+1')", "__import__('os').system('id')", "().__class__.__base__", "{7}.x",
+    injected = ["eval('1+1')", "__import__('os').system('id')", "().__class__.__base__",
+                "{7}.x",
                 "exec('x')", "lambda: 7", "breakpoint()", "7 if True else 8", "open('x')"]  # fmt: skip
     made = [
         "".join(chance.choices(_PIECES + injected, k=chance.randint(1, 9))) for _ in range(9500)
