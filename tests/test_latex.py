@@ -97,9 +97,17 @@ def _strings() -> list[str]:
     chance = random.Random(4)
     cases = Path(__file__).parent / "cases" / "math.jsonl"
     honest = [json.loads(line)["answer"] for line in cases.read_text("utf-8").splitlines()]
-    injected = ["eval('1+1')", "__import__('os').system('id')", "().__class__.__base__",
-                "{7}.x",
-                "exec('x')", "lambda: 7", "breakpoint()", "7 if True else 8", "open('x')"]  # fmt: skip
+    injected = [
+        "eval('1+1')",
+        "__import__('os').system('id')",
+        "().__class__.__base__",
+        "{7}.x",
+        "exec('x')",
+        "lambda: 7",
+        "breakpoint()",
+        "7 if True else 8",
+        "open('x')",
+    ]
     made = [
         "".join(chance.choices(_PIECES + injected, k=chance.randint(1, 9))) for _ in range(9500)
     ]
