@@ -196,6 +196,7 @@ def _chart(name: str, series: list[tuple[float, float]]) -> str:
         )
         return " ".join(points)
 
+    trend = _smooth(ys) if len(ys) > 20 else ys  # few points speak for themselves
     color = COLORS["eval"] if name.startswith("eval/") else COLORS["line"]
     axis = f"M{left} 8V{height - bottom - 8}H{width - 8}"
     text = "font-size='11' fill='#475569'"
@@ -207,7 +208,7 @@ def _chart(name: str, series: list[tuple[float, float]]) -> str:
         f"<text x='{left - 6}' y='{height - bottom - 8}' text-anchor='end' {text}>{low:.3g}</text>"
         f"<text x='{width - 8}' y='{height - 8}' text-anchor='end' {text}>step {max(xs):g}</text>"
         f"<polyline points='{path(ys)}' fill='none' stroke='{COLORS['raw']}'/>"
-        f"<polyline points='{path(_smooth(ys))}' fill='none' stroke='{color}' stroke-width='2'/>"
+        f"<polyline points='{path(trend)}' fill='none' stroke='{color}' stroke-width='2'/>"
         "</svg></figure>"
     )
 
