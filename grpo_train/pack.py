@@ -12,21 +12,29 @@ part repeats the prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from grpo_train.attention import TreeLayout
 from grpo_train.logprob import Support, sampled_logprobs
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
+Layout = Literal["flat", "rows", "plain"]
 PROMPT, PADDING = 0, -1  # segments; completion k of a tree is k ≥ 1
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Trees side by side, padded to the longest; the N tokens to train are addressed flat."""
+    """Some trees; the N tokens to train are addressed flat.
+
+    Three layouts, from the fastest to the one that any model can run: `flat`, trees end to end in
+    one row, cut apart by our attention; `rows`, a tree a row, with a 4-D mask; `plain`, a
+    completion a row with its own copy of the prompt, and no mask at all.
+    """
 
     ids: Tensor  # [R, T]
     positions: Tensor  # [R, T], restarting after the prompt
@@ -35,17 +43,24 @@ class MicroBatch:
     target: Tensor  # [N] the token
     token: Tensor  # [N] index into the rollouts' flat tensors
     row: Tensor  # [N] which rollout
+    layout: Layout
+    tree: TreeLayout | None  # of `flat`
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
-        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return MicroBatch(**{k: v.to(device) if hasattr(v, "to") else v for k, v in moved.items()})
 
-    def visible(self) -> Tensor:
-        """What sees what: [R, 1, T, T] bool. Earlier, and of the prompt or of the same segment."""
+    def visible(self) -> Tensor | TreeLayout | None:
+        """What sees what: earlier tokens, of the prompt or of the same segment."""
+        if self.layout == "plain":
+            return None  # padding stands on the right
+        if self.tree is not None:
+            return self.tree
         key, query = self.segment[:, None, :], self.segment[:, :, None]
         index = torch.arange(self.ids.shape[1], device=self.ids.device)
         causal = index[None, :] <= index[:, None]
-        return (causal & ((key == PROMPT) | (key == query)))[:, None]
+        return (causal & ((key == PROMPT) | (key == query)))[:, None]  # [R, 1, T, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +76,32 @@ class _Tree:
 
 
 def pack(
-    rollouts: Rollouts, keep: Tensor, token_budget: int, *, tree: bool = True
+    rollouts: Rollouts, keep: Tensor, token_budget: int, layout: Layout = "flat"
 ) -> list[MicroBatch]:
     """Micro-batches of at most `token_budget` tokens, padding included, of the rows to `keep` [B].
 
     A row is dropped where it teaches nothing (no advantage, no KL): its weight in the step's
-    normaliser stays, its forward pass is saved. `tree=False` gives every completion its own row.
+    normaliser stays, its forward pass is saved.
     """
-    trees = sorted(_trees(rollouts, keep, token_budget, tree=tree), key=lambda t: -t.size)
+    found = _trees(rollouts, keep, token_budget, shared=layout != "plain")
+    trees = sorted(found, key=lambda tree: -tree.size)
     batches: list[list[_Tree]] = []
-    for item in trees:  # in falling size: the first of a batch sets its width
-        if batches and batches[-1][0].size * (len(batches[-1]) + 1) <= token_budget:
-            batches[-1].append(item)
+    used = 0
+    for tree in trees:  # in falling size: the first of a batch sets its width
+        if batches and layout == "flat":
+            fits = used + tree.size <= token_budget
         else:
-            batches.append([item])
-    return [_lay_out(batch) for batch in batches]
+            fits = bool(batches) and batches[-1][0].size * (len(batches[-1]) + 1) <= token_budget
+        if fits:
+            batches[-1].append(tree)
+            used += tree.size
+        else:
+            batches.append([tree])
+            used = tree.size
+    return [_lay_out(batch, layout) for batch in batches]
 
 
-def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, tree: bool) -> list[_Tree]:
+def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, shared: bool) -> list[_Tree]:
     """One tree a group, or several where it is too large."""
     completions = rollouts.completion_ids()
     first = (rollouts.length.cumsum(0) - rollouts.length).tolist()
@@ -90,51 +113,69 @@ def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, tree: bool) -> list
             ids = completions[row]
             if not wanted[row] or not ids:
                 continue
-            if open_tree is None or not tree or open_tree.size + len(ids) - 1 > budget:
+            if open_tree is None or not shared or open_tree.size + len(ids) - 1 > budget:
                 open_tree = _Tree(prompt, [])
                 trees.append(open_tree)
             open_tree.branches.append((row, first[row], ids))
     return trees
 
 
-def _lay_out(trees: Sequence[_Tree]) -> MicroBatch:
+def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
     """Tensors of one micro-batch."""
-    width = max(tree.size for tree in trees)
-    ids = torch.zeros(len(trees), width, dtype=torch.int64)
-    positions = torch.zeros_like(ids)
-    segment = torch.full_like(ids, PADDING)
-    source: list[Tensor] = []
-    target: list[int] = []
-    token: list[Tensor] = []
-    row: list[Tensor] = []
+    flat = layout == "flat"
+    height = 1 if flat else len(trees)
+    width = sum(t.size for t in trees) if flat else max(t.size for t in trees)
+    ids = torch.zeros(height * width, dtype=torch.int64)
+    positions, segment = torch.zeros_like(ids), torch.full_like(ids, PADDING)
+    source, target, token, row = [], [], [], []
+    spans: tuple[list[range], list[range], list[int]] = ([], [], [])
+    start = 0
     for r, tree in enumerate(trees):
-        size = len(tree.prompt)
-        ids[r, :size] = torch.tensor(tree.prompt)
-        positions[r, :size] = torch.arange(size)
-        segment[r, :size] = PROMPT
-        at = size
+        at, size = start if flat else r * width, len(tree.prompt)
+        _write(ids, positions, segment, at, tree.prompt, 0, PROMPT)
+        spans[0].append(range(at, at + size))
+        last, at = at + size - 1, at + size
         for k, (rollout, first, completion) in enumerate(tree.branches, start=1):
             n = len(completion)
-            ids[r, at : at + n - 1] = torch.tensor(completion[:-1], dtype=torch.int64)
-            positions[r, at : at + n - 1] = torch.arange(size, size + n - 1)
-            segment[r, at : at + n - 1] = k
+            _write(ids, positions, segment, at, completion[:-1], size, k)
             # The first token is predicted by the prompt's last, each later one by the one before.
-            source.append(
-                torch.cat([torch.tensor([size - 1]), torch.arange(at, at + n - 1)]) + r * width
-            )
-            target.extend(completion)
+            source.append(torch.cat([torch.tensor([last]), torch.arange(at, at + n - 1)]))
+            target.append(torch.tensor(completion))
             token.append(torch.arange(first, first + n))
             row.append(torch.full((n,), rollout))
+            if n > 1:
+                spans[1].append(range(at, at + n - 1))
+                spans[2].append(r)
             at += n - 1
+        start += tree.size
+    shape = (height, width)
     return MicroBatch(
-        ids,
-        positions,
-        segment,
+        ids.view(shape),
+        positions.view(shape),
+        segment.view(shape),
         torch.cat(source),
-        torch.tensor(target),
+        torch.cat(target),
         torch.cat(token),
         torch.cat(row),
+        layout,
+        TreeLayout.of(*spans) if flat else None,
     )
+
+
+def _write(
+    ids: Tensor,
+    positions: Tensor,
+    segment: Tensor,
+    at: int,
+    tokens: list[int],
+    position: int,
+    name: int,
+) -> None:
+    """One run of tokens at a place of the flat tensors."""
+    here = slice(at, at + len(tokens))
+    ids[here] = torch.tensor(tokens, dtype=torch.int64)
+    positions[here] = torch.arange(position, position + len(tokens))
+    segment[here] = name
 
 
 def batch_logprobs(
@@ -144,14 +185,10 @@ def batch_logprobs(
     temperature: float,
     support: Support | None = None,
     with_entropy: bool = True,
-    tree: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients.
-
-    `tree=False`, for batches that were packed so, needs no mask: rows are padded on the right.
-    """
-    hidden = policy.hidden(batch.ids, batch.positions, batch.visible() if tree else None)
-    picked = hidden.flatten(0, 1)[batch.source]
+    """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients."""
+    hidden = policy.hidden(batch.ids, batch.positions, batch.visible())
+    picked = hidden.flatten(0, 1).index_select(0, batch.source)
     return sampled_logprobs(
         picked,
         batch.target,

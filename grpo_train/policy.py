@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_train.attention import NAME, TreeLayout, register
 from grpo_train.errors import ConfigError
 from grpo_train.logprob import Head
 
@@ -49,26 +50,48 @@ class Policy:
         return Head(layer.weight, getattr(layer, "bias", None), float(cap), float(scale))
 
     def hidden(
-        self, ids: Tensor, positions: Tensor, visible: Tensor | None, cache: Any | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        visible: Tensor | TreeLayout | None,
+        cache: Any | None = None,
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
         `visible` [R, 1, T, K] bool says which of the K keys a token sees; keys of a sliding window
-        are cut further by `positions`, where the model has one. None: all earlier ones, as the
-        model itself would have it.
+        are cut further by `positions`, where the model has one. A layout: the one row holds trees.
+        None: all earlier keys, as the model itself would have it.
         """
+        extra: dict[str, Any] = {}
+        if isinstance(visible, TreeLayout):
+            # A 4-D mask is handed on untouched: this one only says that none is to be made.
+            extra["tree"] = visible
+            mask: Any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+        else:
+            mask = None if visible is None else self._masks(positions, visible, cache)
         # Transformers recomputes in train mode only, and drops the cache there.
         self.model.train(self.checkpointing and torch.is_grad_enabled())
         with self.autocast():
             out = self.model.base_model(
                 input_ids=ids,
                 position_ids=positions,
-                attention_mask=None if visible is None else self._masks(positions, visible, cache),
+                attention_mask=mask,
                 past_key_values=cache,
                 use_cache=cache is not None,
+                **extra,
             )
         hidden: Tensor = out.last_hidden_state
         return hidden
+
+    @property
+    def trees(self) -> bool:
+        """Whether our attention may run: not where a window or a softcap needs the model's own."""
+        config = self.model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or ()
+        slides = bool(getattr(config, "sliding_window", None)) and (
+            not kinds or "sliding_attention" in kinds
+        )
+        return config._attn_implementation == NAME and not slides
 
     def _masks(self, positions: Tensor, visible: Tensor, cache: Any | None) -> Any:
         """The mask in the form that this model takes: one, or one a kind of layer."""
@@ -141,6 +164,9 @@ def wrap(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # SDPA has no softcap: Gemma 2
+    elif model.config._attn_implementation == "sdpa":
+        register()
+        model.set_attn_implementation(NAME)
     model.to(device)
     _remove_dropout(model)
     if checkpointing:

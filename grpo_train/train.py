@@ -35,6 +35,7 @@ from grpo_train.config import Config, dump_config, load_config
 from grpo_train.data import Prompts, Sampler, load_prompts
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
 from grpo_train.evaluate import Evaluation, evaluate
+from grpo_train.pack import Layout
 from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
 from grpo_train.record import Record
@@ -313,14 +314,14 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         scorer=scorer,
         prompts=prompts,
         held_out=held_out,
-        updater=_updater(config, policy, tree=checked.tree),
+        updater=_updater(config, policy, layout=checked.layout),
         record=Record(folder or Path(config.runs) / config.name),
         sampler=Sampler(len(prompts), seed=config.seed),
         notes=notes,
     )
 
 
-def _updater(config: Config, policy: Policy, *, tree: bool) -> Updater:
+def _updater(config: Config, policy: Policy, *, layout: Layout) -> Updater:
     o = config.optim
     optimizer = torch.optim.AdamW(
         [p for p in policy.model.parameters() if p.requires_grad],
@@ -332,7 +333,7 @@ def _updater(config: Config, policy: Policy, *, tree: bool) -> Updater:
     )
     s = config.sampling
     return Updater(
-        policy, optimizer, config.loss, o, s.temperature, config.token_budget, s.max_tokens, tree
+        policy, optimizer, config.loss, o, s.temperature, config.token_budget, s.max_tokens, layout
     )
 
 

@@ -19,7 +19,7 @@ from grpo_train.config import Loss, Optim
 from grpo_train.errors import DivergenceError
 from grpo_train.logprob import Support
 from grpo_train.loss import Clip, Tokens
-from grpo_train.pack import MicroBatch, batch_logprobs, pack
+from grpo_train.pack import Layout, MicroBatch, batch_logprobs, pack
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
@@ -86,7 +86,7 @@ class Updater:
     temperature: float
     token_budget: int
     max_tokens: int
-    tree: bool = True  # False where the self-test found that the model mixes completions
+    layout: Layout = "flat"  # the fastest that the self-test found right
 
     @property
     def clip(self) -> Clip:
@@ -115,7 +115,7 @@ class Updater:
         """Logprobs [N] of all kept rows' tokens under a policy, without gradient; 0 elsewhere."""
         out = torch.zeros(len(rollouts.ids))
         with torch.no_grad():
-            for micro in pack(rollouts, keep, self.token_budget, tree=self.tree):
+            for micro in pack(rollouts, keep, self.token_budget, self.layout):
                 here = micro.to(policy.device)
                 found, _ = batch_logprobs(
                     policy,
@@ -123,7 +123,6 @@ class Updater:
                     temperature=self.temperature,
                     support=rollouts.support,
                     with_entropy=False,
-                    tree=self.tree,
                 )
                 out[micro.token] = found.cpu()
         return out
@@ -148,7 +147,7 @@ class Updater:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 total: dict[str, Tensor] = {}
-                for micro in pack(batch.rollouts, keep, budget, tree=self.tree):
+                for micro in pack(batch.rollouts, keep, budget, self.layout):
                     for name, value in self._backward(batch, micro, weight).items():
                         total[name] = total.get(name, torch.zeros_like(value)) + value
                 names = list(total)
@@ -169,7 +168,6 @@ class Updater:
             temperature=self.temperature,
             support=batch.rollouts.support,
             with_entropy=self.loss.entropy_coef != 0,
-            tree=self.tree,
         )
         tokens = Tokens(
             logprobs,

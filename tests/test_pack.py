@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from grpo_train.pack import PADDING, PROMPT, batch_logprobs, pack
+from grpo_train.pack import PADDING, PROMPT, Layout, batch_logprobs, pack
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
 TOKEN = st.integers(2, models.VOCAB - 1)
+LAYOUTS: tuple[Layout, ...] = ("flat", "rows", "plain")
 
 
 @st.composite
@@ -46,10 +47,10 @@ EXAMPLE = make(
 )
 
 
-def packed(policy: Policy, r: Rollouts, budget: int, *, tree: bool = True) -> Tensor:
+def packed(policy: Policy, r: Rollouts, budget: int, layout: Layout) -> Tensor:
     """Logprobs [N] through packing, with gradients."""
     found = torch.zeros(len(r.ids))
-    for batch in pack(r, torch.ones(len(r)).bool(), budget, tree=tree):
+    for batch in pack(r, torch.ones(len(r)).bool(), budget, layout):
         logp, _ = batch_logprobs(policy, batch, temperature=1.0)
         found = found.index_put((batch.token,), logp)
     return found
@@ -63,10 +64,15 @@ def gradients(policy: Policy, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", models.CLASSES)
 @pytest.mark.parametrize("budget", [12, 40, 1000])
-def test_trees_have_the_logprobs_and_gradients_of_separate_texts(kind: str, budget: int) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packing_has_the_logprobs_and_gradients_of_separate_texts(
+    kind: str, budget: int, layout: Layout
+) -> None:
     policy = models.make_policy(kind)
+    if layout == "flat" and not policy.trees:
+        pytest.skip("a sliding window: trees go in rows")
     weight = torch.linspace(-1, 1, len(EXAMPLE.ids))
-    ours = packed(policy, EXAMPLE, budget)
+    ours = packed(policy, EXAMPLE, budget, layout)
     pairs = enumerate(EXAMPLE.completion_ids())
     dense = torch.cat(
         [models.dense_logprobs(policy, EXAMPLE.prompt_ids[i // 2], text) for i, text in pairs]
@@ -83,10 +89,10 @@ def test_trees_have_the_logprobs_and_gradients_of_separate_texts(kind: str, budg
 def test_any_budget_and_layout_gives_the_same_logprobs(r: Rollouts, budget: int) -> None:
     policy = models.make_policy()
     with torch.no_grad():
-        whole = packed(policy, r, 10_000)
-        torch.testing.assert_close(packed(policy, r, budget), whole, rtol=1e-5, atol=1e-5)
-        flat = packed(policy, r, budget, tree=False)
-        torch.testing.assert_close(flat, whole, rtol=1e-5, atol=1e-5)
+        whole = packed(policy, r, 10_000, "plain")
+        for layout in LAYOUTS:
+            found = packed(policy, r, budget, layout)
+            torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 
 @given(rollouts(), st.integers(1, 100), st.randoms())
@@ -94,7 +100,8 @@ def test_every_kept_token_is_trained_once_and_no_other(r: Rollouts, budget: int,
     keep = torch.tensor([rng.random() < 0.7 for _ in range(len(r))])
     row = torch.repeat_interleave(torch.arange(len(r)), r.length)
     wanted = torch.nonzero(keep[row]).flatten()
-    batches = pack(r, keep, budget)
+    layout: Layout = rng.choice(LAYOUTS)
+    batches = pack(r, keep, budget, layout)
     token = torch.cat([b.token for b in batches]) if batches else wanted[:0]
     assert torch.equal(token.sort().values, wanted)
     for batch in batches:
@@ -106,8 +113,10 @@ def test_every_kept_token_is_trained_once_and_no_other(r: Rollouts, budget: int,
 
 @given(rollouts())
 def test_no_completion_sees_another(r: Rollouts) -> None:
-    for batch in pack(r, torch.ones(len(r)).bool(), 1000):
-        seen = batch.visible()[:, 0]
+    for batch in pack(r, torch.ones(len(r)).bool(), 1000, "rows"):
+        visible = batch.visible()
+        assert isinstance(visible, Tensor)
+        seen = visible[:, 0]
         index = torch.arange(seen.shape[1])
         assert not (seen & (index[None, :] > index[:, None])).any()
         query, key = batch.segment[:, :, None], batch.segment[:, None, :]

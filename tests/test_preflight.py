@@ -11,6 +11,7 @@ import tiny_run
 import torch
 
 from grpo_train import pack
+from grpo_train.attention import TreeLayout
 from grpo_train.errors import EngineError
 from grpo_train.policy import load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
@@ -23,24 +24,30 @@ PROMPTS = [[5, 6, 7, 8], [9, 10]]
 def test_every_class_passes(kind: str) -> None:
     policy = models.make_policy(kind)
     found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20, top_p=0.9))
-    assert found.tree
-    assert max(found.engine_gap, found.packing_gap) < 1e-5
+    assert found.layout == ("flat" if policy.trees else "rows")
+    assert max(found.engine_gap, found.gaps[found.layout]) < 1e-5
     assert "self-test" in str(found)
 
 
-def test_a_leaking_mask_turns_trees_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leak(batch: pack.MicroBatch) -> torch.Tensor:
+@pytest.mark.parametrize(("also_rows", "expected"), [(False, "rows"), (True, "plain")])
+def test_a_leaking_layout_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, also_rows: bool, expected: str
+) -> None:
+    real = pack.MicroBatch.visible
+
+    def leak(batch: pack.MicroBatch) -> torch.Tensor | TreeLayout | None:
         width = batch.ids.shape[1]
         causal = torch.ones(width, width).tril().bool()
-        return causal.expand(len(batch.ids), 1, width, width)
+        leaks = batch.layout == "flat" or (batch.layout == "rows" and also_rows)
+        return causal.expand(len(batch.ids), 1, width, width) if leaks else real(batch)
 
     monkeypatch.setattr(pack.MicroBatch, "visible", leak)
     policy = models.make_policy()
     found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
-    assert not found.tree
-    assert found.packing_gap > 1e-3
+    assert found.layout == expected
+    assert found.gaps["flat"] > 1e-3
     assert found.engine_gap < 1e-5
-    assert "Tree packing is off" in str(found)
+    assert ("slower" in str(found)) == also_rows
 
 
 def test_an_engine_with_other_weights_is_refused() -> None:
