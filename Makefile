@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SEED ?= 0
 
-.PHONY: demo test check nightly clean
+.PHONY: demo test check nightly tables clean
 
 demo: $(STAMP)  ## train the embedded policy with rulesets/arithmetic.reward and show its report
 	$(BIN)/grpo-train demo --seed $(SEED)
@@ -22,6 +22,10 @@ check: $(STAMP)  ## format, lint, types, and the shipped rulesets
 
 nightly: $(STAMP)  ## all tests with 2,000 examples a law
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
+
+tables: $(STAMP)  ## save the parser tables; run it after changing a grammar
+	$(BIN)/python -c "from grpo_rewards import tables; from grpo_rewards.parse import compile_grammar; tables.save('reward', compile_grammar)"
+	$(BIN)/python -c "from grpo_rewards.rules import latex; latex.save_table()"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -11,13 +11,13 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 from lark.exceptions import UnexpectedToken
 
 from grpo_rewards import expr as x
+from grpo_rewards import tables
 from grpo_rewards.errors import Finding, Place, RulesetError, Source
 from grpo_rewards.limits import MAX_EXPR_DEPTH, MAX_RULESET_CHARS
 
@@ -118,8 +118,12 @@ def _names_declared(text: str) -> set[str]:
 
 @functools.cache
 def _lark() -> Lark:
-    """The parser; its table is built once a process."""
-    grammar = resources.files("grpo_rewards").joinpath("grammars/reward.lark").read_text("utf-8")
+    """The parser; its table is loaded once a process."""
+    return tables.load("reward", compile_grammar)
+
+
+def compile_grammar(grammar: str) -> Lark:
+    """The parser built from its grammar; fails on any conflict in it."""
     return Lark(
         grammar,
         parser="lalr",

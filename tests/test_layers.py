@@ -12,6 +12,7 @@ from conftest import ROOT
 #: The house from top to bottom. A name stands for a module or a folder of modules.
 REWARDS = [
     "errors",
+    "tables",
     "limits",
     "columns",
     "types",
