@@ -108,9 +108,8 @@ def _strings() -> list[str]:
         "7 if True else 8",
         "open('x')",
     ]
-    made = [
-        "".join(chance.choices(_PIECES + injected, k=chance.randint(1, 9))) for _ in range(9500)
-    ]
+    pool = _PIECES + injected
+    made = ["".join(chance.choices(pool, k=chance.randint(1, 9))) for _ in range(9500)]
     return (honest + injected * 40 + made)[:10_000]
 
 
