@@ -5,10 +5,11 @@ no KL, one update a rollout batch. `short` is 4 prompts × 8 completions of 64 t
 2 × 8 completions of 64 tokens after prompts of about 180 tokens. A random policy hardly ever ends,
 so both sides decode and train the same number of tokens. Each side runs in its own process, because
 peak memory is the process's, and the sides take turns, because the machine is shared; the first
-step of a process is left out, and medians are compared.
+step of a process is left out, and medians are compared. `cpu` are the process's own seconds, which
+other processes on the machine disturb least.
 
-    python benchmarks/trainer.py                      # needs trl 1.16: pip install "trl==1.16.*"
-    python benchmarks/trainer.py --only short --rounds 1
+    python -P benchmarks/trainer.py                   # needs trl 1.16: pip install "trl==1.16.*"
+    python -P benchmarks/trainer.py --only short --rounds 1
 
 The last line is JSON: the ratio is TRL's seconds over ours.
 """
@@ -78,6 +79,7 @@ def compare(options: argparse.Namespace) -> None:
                 report[side][workload] = summary(found)
             ours, rival = report["ours"][workload], report["trl"][workload]
             report["ratio"][workload] = round(rival["step"] / ours["step"], 2)
+            report.setdefault("cpu_ratio", {})[workload] = round(rival["cpu"] / ours["cpu"], 2)
             report.setdefault("memory", {})[workload] = round(
                 ours["peak_mib"] / rival["peak_mib"], 2
             )
@@ -90,7 +92,7 @@ def run_child(
     folder: Path, workload: str, side: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One process of one side; the last line of its output."""
-    command = [sys.executable, __file__, "--side", side, "--only", workload]
+    command = [sys.executable, "-P", __file__, "--side", side, "--only", workload]
     command += ["--folder", str(folder), "--steps", str(options.steps)]
     command += ["--threads", str(options.threads)]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -207,9 +209,10 @@ def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -
     session = start(config)
     rows = []
     for _ in range(steps + 1):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         metrics = train_step(session)
-        row = {"step": time.perf_counter() - began, "generate": metrics["seconds/generate"]}
+        row = {"step": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+        row["generate"] = metrics["seconds/generate"]
         row |= {"update": metrics["seconds/update"], "tokens": metrics["tokens"]}
         rows.append(row | {"decode_tok_s": row["tokens"] / row["generate"]})
     return {"steps": rows[1:]}
@@ -237,10 +240,12 @@ def run_trl(folder: Path, workload: dict[str, int], steps: int, threads: int) ->
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             clock.update(generate=0.0, tokens=0.0, began=time.perf_counter())
+            clock["cpu"] = time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             step = time.perf_counter() - clock["began"]
-            row = {"step": step, "generate": clock["generate"], "tokens": clock["tokens"]}
+            row = {"step": step, "cpu": time.process_time() - clock["cpu"]}
+            row |= {"generate": clock["generate"], "tokens": clock["tokens"]}
             row["update"] = step - clock["generate"]
             rows.append(row | {"decode_tok_s": row["tokens"] / row["generate"]})
 

@@ -1,0 +1,308 @@
+"""Plant known bugs in a copy of the trainer, one at a time; a law must fail for each.
+
+    python tests/mutants_train.py                 # all, some minutes
+    python tests/mutants_train.py shift leak      # those whose name holds a word
+
+Prints the law that caught each; exit 1 if one survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutant(NamedTuple):
+    """`old` becomes `new` in `grpo_train/<file>`; `tests` should notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "ties found by the std",
+        "advantage.py",
+        "    return high > low",
+        "    return reward.nan_to_num().std(-1) > 1e-9",
+        "advantage",
+    ),
+    Mutant(
+        "ddof 0",
+        "advantage.py",
+        '*, ddof: int = 1) -> Tensor:\n    """Group z',
+        '*, ddof: int = 0) -> Tensor:\n    """Group z',
+        "advantage",
+    ),
+    Mutant(
+        "a null reward is 0",
+        "advantage.py",
+        "    return ~torch.isnan(reward)\n",
+        "    return torch.ones_like(reward).bool()\n",
+        "advantage",
+    ),
+    Mutant(
+        "rloo without n/(n-1)",
+        "advantage.py",
+        "* count / (count - 1).clamp(min=1)",
+        "",
+        "advantage",
+    ),
+    Mutant(
+        "max for min in the surrogate",
+        "loss.py",
+        "loss = -torch.minimum(ratio * advantage",
+        "loss = -torch.maximum(ratio * advantage",
+        "loss",
+    ),
+    Mutant(
+        "cispo's weight has a gradient",
+        "loss.py",
+        "log_ratio.detach().exp().clamp(max=clip.cap)",
+        "log_ratio.exp().clamp(max=clip.cap)",
+        "loss",
+    ),
+    Mutant(
+        "gspo with the sum of log-ratios",
+        "loss.py",
+        "mean = row_mean(tokens.log_ratio",
+        "mean = row_sum(tokens.log_ratio",
+        "loss",
+    ),
+    Mutant(
+        "k3 with the sign turned",
+        "loss.py",
+        "torch.exp(-bounded) + bounded - 1",
+        "torch.exp(bounded) - bounded - 1",
+        "loss",
+    ),
+    Mutant(
+        "rows without a reward counted in the mean",
+        "loss.py",
+        "n = length.to(torch.float64) * valid",
+        "n = length.to(torch.float64)",
+        "loss",
+    ),
+    Mutant(
+        "normaliser of the micro-batch",
+        "update.py",
+        "(value * weight[micro.row].to(device)).sum()\n        torch.autograd",
+        "value.mean()\n        torch.autograd",
+        "train",
+    ),
+    Mutant(
+        "no temperature in the head",
+        "logprob.py",
+        "factor = self.scale / temperature\n        return",
+        "factor = self.scale\n        return",
+        "logprob",
+    ),
+    Mutant(
+        "no softcap in the backward pass",
+        "logprob.py",
+        "grad = grad * (1 - torch.tanh(raw / head.softcap).square())",
+        "pass",
+        "logprob",
+    ),
+    Mutant(
+        "support not renormalised",
+        "logprob.py",
+        "logits = logits.masked_fill(~kept, -torch.inf)\n    return torch.log",
+        "pass\n    return torch.log",
+        "logprob",
+    ),
+    Mutant(
+        "off-by-one shift",
+        "pack.py",
+        "torch.tensor([last]), torch.arange(at, at + n - 1)",
+        "torch.tensor([last - 1]), torch.arange(at - 1, at + n - 2)",
+        "pack",
+    ),
+    Mutant(
+        "leak between completions of a row",
+        "pack.py",
+        "(key == PROMPT) | (key == query)",
+        "(key == PROMPT) | (key <= query)",
+        "pack",
+    ),
+    Mutant(
+        "leak of later tokens",
+        "attention.py",
+        "dtype=torch.bool).tril()",
+        "dtype=torch.bool)",
+        "pack",
+    ),
+    Mutant(
+        "leak of prompt padding",
+        "attention.py",
+        "before = prompt_on[who]",
+        "before = torch.ones_like(prompt_on)[who]",
+        "pack",
+    ),
+    Mutant(
+        "positions do not restart",
+        "pack.py",
+        "at, completion[:-1], size, k)",
+        "at, completion[:-1], at, k)",
+        "pack",
+    ),
+    Mutant(
+        "the end token is not trained",
+        "pack.py",
+        "target.append(torch.tensor(completion))",
+        "target.append(torch.tensor([*completion[:-1], 0]))",
+        "pack",
+    ),
+    Mutant(
+        "only the first end token ends",
+        "rollout.py",
+        "torch.tensor(policy.eos_ids, device",
+        "torch.tensor(policy.eos_ids[:1], device",
+        "rollout",
+    ),
+    Mutant(
+        "cache of a finished row kept",
+        "rollout.py",
+        "        cache.move(source, target)\n",
+        "",
+        "rollout",
+    ),
+    Mutant(
+        "decode position off by one",
+        "rollout.py",
+        "(cache.cursor - cache.start[:live])[:, None]",
+        "(cache.cursor - cache.start[:live] + 1)[:, None]",
+        "rollout",
+    ),
+    Mutant(
+        "randomness by place in the batch",
+        "rollout.py",
+        "self.uniform[row, count]",
+        "self.uniform[torch.arange(live), count]",
+        "rollout",
+    ),
+    Mutant(
+        "sampler without temperature",
+        "rollout.py",
+        "hidden[:, -1], self.sampling.temperature)",
+        "hidden[:, -1], 1.0)",
+        "rollout",
+    ),
+    Mutant(
+        "prompt padding visible",
+        "rollout.py",
+        "causal & (real[:, None, :] |",
+        "causal & ((real | True)[:, None, :] |",
+        "rollout",
+    ),
+    Mutant(
+        "a batch without signal steps",
+        "update.py",
+        "batch.valid & (batch.advantage != 0)",
+        "batch.valid",
+        "train",
+    ),
+    Mutant(
+        "gradients kept after out of memory",
+        "update.py",
+        "        while True:\n            self.optimizer.zero_grad(set_to_none=True)\n",
+        "        self.optimizer.zero_grad(set_to_none=True)\n        while True:\n",
+        "train",
+    ),
+    Mutant(
+        "half-used rollouts not saved",
+        "train.py",
+        "session.batch.tensors(session.used) if session.batch and half_used else None",
+        "None",
+        "train",
+    ),
+    Mutant(
+        "stale old logprobs",
+        "train.py",
+        "Batch(rollouts, advantage.float(), valid, old,",
+        "Batch(rollouts, advantage.float(), valid, old - 0.1,",
+        "train",
+    ),
+    Mutant(
+        "Adam's moments not restored",
+        "train.py",
+        "    restore_optimizer(found[-1], session.policy, session.updater.optimizer)\n",
+        "",
+        "train",
+    ),
+    Mutant(
+        "prompts start over after a resume",
+        "train.py",
+        "    session.sampler.position = progress.position\n",
+        "",
+        "train",
+    ),
+    Mutant(
+        "same seeds every batch",
+        "train.py",
+        "row_seeds(config.seed, session.rollouts,",
+        "row_seeds(config.seed, 0,",
+        "train",
+    ),
+    Mutant("damage goes unseen", "state.py", " or _digest(path) != digest", "", "state"),
+    Mutant(
+        "biased pass@k",
+        "evaluate.py",
+        "math.comb(int(w), k) / math.comb(n, k)",
+        "(int(w) / n) ** k",
+        "evaluate",
+    ),
+]
+
+
+def main() -> int:
+    """Try the mutants whose names hold one of the words given."""
+    words = sys.argv[1:]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for part in ("grpo_train", "grpo_rewards", "tests", "rulesets"):
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, copy / part, ignore=skip)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        for mutant in MUTANTS:
+            if words and not any(word in mutant.name for word in words):
+                continue
+            law = caught_by(mutant, copy)
+            survivors += law is None
+            sys.stdout.write(f"| {mutant.name} | {law or 'SURVIVED'} |\n")
+            sys.stdout.flush()
+    return 1 if survivors else 0
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """The first law that fails, None if none does."""
+    path = copy / "grpo_train" / mutant.file
+    text = path.read_text("utf-8")
+    if text.count(mutant.old) != 1:
+        sys.exit(f"`{mutant.name}` does not fit {mutant.file} any more")
+    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += [f"tests/test_{test}.py" for test in mutant.tests.split()]
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    path.write_text(text, "utf-8")
+    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+?)(?:\[|\s|$)", done.stdout, re.MULTILINE)
+    return found[1] if done.returncode == 1 and found else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
