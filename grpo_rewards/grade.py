@@ -53,15 +53,16 @@ class Grade:
 
 _SHARED: Workers | None = None
 _LOCK = threading.Lock()
-DEADLINE_S = 1.5  # a pair never takes longer than two seconds, what surrounds it included
+DEADLINE_S = 1.0  # a pair never takes longer than two seconds, what surrounds it included
+PROCESSES = 2  # one stands ready while another, killed at its deadline, is replaced
 
 
 def _workers() -> Workers:
-    """The process's own worker, started when a pair first needs it."""
+    """The process's own workers, started when a pair first needs them (a second, once)."""
     global _SHARED
     with _LOCK:
         if _SHARED is None:
-            _SHARED = Workers(processes=1, deadline_s=DEADLINE_S)
+            _SHARED = Workers(processes=PROCESSES, deadline_s=DEADLINE_S)
         return _SHARED
 
 
@@ -118,6 +119,8 @@ def _settled(result: Outcome | Status, verdict: Verdict) -> Verdict:
         return Verdict(False, result, "sympy", f"algebra gave up: {result.label}", verdict.answer)
     value, status = result
     reason = "the same by algebra" if value else "not the same by algebra"
+    if status is not Status.OK:
+        reason = "algebra cannot tell"
     return Verdict(value, status, "sympy", reason, verdict.answer)
 
 

@@ -319,9 +319,9 @@ class _Comparison:
 
     def unions(self, a: Node, b: Node) -> Rung:
         if a.op == b.op == "cup" or "cup" in (a.op, b.op):
-            left, right = union_parts(a), union_parts(b)
-            if all(part.op in ("tuple", "set", "domain") for part in left + right):
-                return self.any_order(left, right)
+            return self.any_order(union_parts(a), union_parts(b))
+        if a.op == b.op == "cap":
+            return self.any_order(a.args, b.args)
         if a.op == b.op:
             return self.all_same(a.args, b.args)
         return Rung.SHAPE

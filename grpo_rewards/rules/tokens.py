@@ -3,6 +3,8 @@
 What a grammar cannot say is decided here: where two neighbours multiply, which bar opens and which
 closes, what one argument of `\\frac` is, how far `\\sin x` reaches, what a run of letters means.
 The grammar then is plain LALR(1).
+
+Longer than other modules, for the scanner is one state machine: its methods share the frames.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ _CLOSERS: Final = {
 }  # fmt: skip
 _ARGS: Final = {"frac": 2, "dfrac": 2, "tfrac": 2, "cfrac": 2, "sqrt": 1, "binom": 2, "dbinom": 2,
                 "tbinom": 2, "overline": 1, "boxed": 1, "fbox": 1, "underline": 1,
-                "overset": 2, "mathbb": 1, "pmod": 1}  # fmt: skip
+                "overset": 2, "mathbb": 1}  # fmt: skip
 _HEADS: Final = {"dfrac": "FRAC", "tfrac": "FRAC", "cfrac": "FRAC", "frac": "FRAC",
                  "binom": "BINOM", "dbinom": "BINOM", "tbinom": "BINOM",
                  "sqrt": "SQRT"}  # fmt: skip
@@ -80,7 +82,8 @@ _COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "div": ("_operator", "DIV", "/"), "pm": ("_operator", "PM", ""), "mp": ("_operator", "PM", ""),
     **dict.fromkeys(("cup", "cap", "setminus"), ("_operator", "SETOP", "")),
     "backslash": ("_operator", "SETOP", "setminus"), "colon": ("_operator", "COLON", ":"),
-    "mod": ("_operator", "MOD", ""), "bmod": ("_operator", "MOD", ""),
+    "mod": ("_operator", "MOD", ""), "pmod": ("_operator", "MOD", ""),
+    "bmod": ("_operator", "MOD", ""),
     "infty": ("_atom", "INF", ""), "infin": ("_atom", "INF", ""),
     "emptyset": ("_atom", "EMPTY", ""), "varnothing": ("_atom", "EMPTY", ""),
     **dict.fromkeys("ldots dots cdots dotsc dotsb vdots ddots".split(), ("_atom", "DOTS", "")),
@@ -92,8 +95,9 @@ _IGNORED: Final = frozenset(
     " fbox left right big Big bigg Bigg".split()
 )
 _DECORATIONS: Final = frozenset(
-    ["\\" + n for n in "vec overrightarrow bar hat tilde boldsymbol bm mathbf pmb mathcal".split()]
+    ["\\" + name for name in "vec overrightarrow boldsymbol bm mathbf pmb mathcal".split()]
 )
+_MARKS: Final = frozenset({"\\bar", "\\hat", "\\tilde"})
 _LETTERS: Final = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
                    "varrho": "rho", "varsigma": "sigma", "imath": "i", "jmath": "j"}  # fmt: skip
 
@@ -249,13 +253,17 @@ class Scanner:
     def _on_text(self, value: str) -> None:
         name = value.strip()
         inner = self._braced()
+        if inner is None and name in _MARKS and (one := _NAME.match(self.text, self.at)):
+            self.at, inner = one.end(), one[2]  # `\\bar x`
         if inner is None:
             if name in _DECORATIONS or name in ("\\bf", "\\rm", "\\mathrm"):
                 return  # the decoration of what follows
             raise Unreadable(f"{name} without braces")
         words = inner.strip()
-        if name in ("\\vec", "\\overrightarrow", "\\bar", "\\hat", "\\tilde", "\\overline"):
-            self._symbol(words + name[1:4])
+        if name in _MARKS:
+            self._symbol(words + name[1:])
+        elif name in ("\\vec", "\\overrightarrow"):
+            self._symbol(words)
         elif words.lower() in symbols.CONNECTIVES:
             self._separator(",", words)
         elif words in symbols.FUNCTIONS and self.text[self.at : self.at + 1] != "":
@@ -390,8 +398,8 @@ class Scanner:
             self._overline()
         elif name in ("boxed", "fbox", "underline"):
             return
-        elif name in ("pmod", "overset"):
-            raise Unreadable("\\" + name)
+        elif name == "overset":
+            raise Unreadable("\\overset")
         else:
             self._head(name)
 
@@ -619,6 +627,7 @@ class Scanner:
             self._symbol(piece)
 
     def _symbol(self, name: str) -> None:
+        name = _LETTERS.get(name, name)
         following = self.text[self.at : self.at + 1]
         if name in ("f", "g", "h", "F", "G") and following in ("(", "'"):
             self._atom("CALL", name)

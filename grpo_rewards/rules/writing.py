@@ -38,7 +38,8 @@ def normalised(text: str) -> str:
             text = whole[1].strip() if whole else text
         if text == before:
             break
-    return text.strip("$") if text.count("$") == 1 and not text.startswith("$") else text
+    lone = text.count("$") == 1 and text.endswith("$") and not text.endswith("\\$")
+    return text[:-1] if lone else text
 
 
 def is_words(plain: str) -> bool:
