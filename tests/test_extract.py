@@ -91,4 +91,4 @@ def test_megabytes_take_a_moment() -> None:
         equal(text, "7")
         for find in FINDERS[:-1]:  # a user's pattern is linear too, but may match a million times
             find(text)
-        assert time.perf_counter() - start < 5, piece
+        assert time.perf_counter() - start < 60, piece  # a hang, not a busy machine
