@@ -21,7 +21,7 @@ _NUMBER: Final = re.compile(
     r"(?:\.\d+|,\d{1,2}(?![\d,]))?(?:[eE][-+]?\d{1,4})?(?:\s?/\s?\d+)?(?:\s?\\?%)?"
 )
 _SAID: Final = re.compile(
-    r"(?i)(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)\b|答案|答え|ответ|الجواب"
+    r"(?i)(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)s?\b|答案|答え|ответ|الجواب"
     r"|\bréponse|\brespuesta|\bantwort)"
     r"[^\S\n]{0,3}(?:\*\*|__)?[^\S\n]{0,3}"
     r"(?:(?:is|are|would\s+be|should\s+be|will\s+be|must\s+be|was|equals|to\s+be|est|es|ist|是|为|為)"
@@ -300,11 +300,13 @@ def said(text: str) -> Span | None:
 
 def _after_label(text: str) -> Span | None:
     """GSM8K's other habit: a last line `A: 18`."""
-    at = text.rfind("\nA: ") if not text.startswith("A: ") or "\nA: " in text else -2
-    if at == -1:
+    start = 2 if text.startswith("A:") else -1
+    at = text.rfind("\nA:")
+    if at >= 0:
+        start = at + 3
+    if start < 0 or "\n" in text[start:].strip():
         return None
-    start = at + 4 if at >= 0 else 3
-    return _unmarked(Span.cut(text, start, len(text))) if "\n" not in text[start:].strip() else None
+    return _unmarked(Span.cut(text, start, len(text)))
 
 
 def _clause(text: str, start: int) -> Span:
