@@ -281,7 +281,7 @@ class Execution:
         results = self.pool.map(kernel.finish, [(*key, options) for key in keys])
         for key, result in zip(keys, results, strict=True):
             outcome = _finite(as_outcome(result))
-            if outcome.status != Status.TIMEOUT and _is_short(key):
+            if kernel.keyed and outcome.status != Status.TIMEOUT and _is_short(key):
                 self.memo.put((number, key), outcome)
             for i in deferred[key]:
                 outcomes[i] = outcome

@@ -220,3 +220,16 @@ def test_a_wrong_batch_is_one_clear_error(columns: dict[str, Any], message: str)
 def test_parse_and_oracle_share_the_columns() -> None:
     assert set(NUM_COLUMNS) | set(BOOL_COLUMNS) == {"a", "b", "c", "p", "q"}
     assert parse("reward = 1")
+
+
+def test_a_format_that_may_backtrack_is_stopped_at_its_deadline() -> None:
+    text = (
+        "input completion: chat\n"
+        "format slow = lark'''\n  start: WORDS \"<\"\n  WORDS: /(\\w+\\s?)+(?=<)/\n'''\n"
+        "score fits = match(slow, completion).ok\nreward = fits\n"
+        "policy { timeout 500ms on timeout -> 0 }"
+    )
+    with gr.loads(text) as scorer:
+        scores = scorer(completion=["a b<", "a" * 60, "no"])
+    assert scores["fits"].tolist() == [True, False, False]
+    assert scores.status["fits"] == ["ok", "timeout", "ok"]
