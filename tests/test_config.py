@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from conftest import ROOT
 
 from grpo_train.config import (
     Config,
@@ -104,6 +105,11 @@ def test_the_starter_is_a_config_once_it_is_filled_in() -> None:
     assert set(again["loss"]) == {f.name for f in msgspec.structs.fields(Loss)}
     again["data"] |= {"eval": "", "prefix": "", "suffix": ""}
     assert build_config(again) == build_config(plain)
+
+
+def test_the_page_shows_every_field() -> None:
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    assert f"```toml\n{starter()}```" in page
 
 
 def test_every_section_is_frozen() -> None:
