@@ -24,8 +24,7 @@ nightly: $(STAMP)  ## all tests with 2,000 examples a law
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
 
 tables: $(STAMP)  ## save the parser tables; run it after changing a grammar
-	$(BIN)/python -c "from grpo_rewards import tables; from grpo_rewards.parse import compile_grammar; tables.save('reward', compile_grammar)"
-	$(BIN)/python -c "from grpo_rewards.rules import latex; latex.save_table()"
+	$(BIN)/python -m grpo_rewards.savetables
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

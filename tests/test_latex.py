@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from math_text import _PIECES, answers, hostile
 
-from grpo_rewards import limits
+from grpo_rewards import limits, tables
 from grpo_rewards.rules import latex, symbols
 from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.equal import equal
@@ -73,13 +73,13 @@ def test_canonical_form_is_its_own_canonical_form(text: str) -> None:
 
 
 def test_the_saved_table_is_the_grammar() -> None:
-    """After a change: `python -c "from grpo_rewards.rules import latex; latex.save_table()"`."""
-    saved = latex._saved(latex.fingerprint())
+    """After a change of the grammar: `make tables`."""
+    saved = tables.saved("latex", transformer=latex._Build())
     if saved is None:
-        version, _, _ = latex._TABLE.read_bytes().partition(b":")
+        version, _, _ = (tables.GRAMMARS / "latex.table").read_bytes().partition(b":")
         assert version.decode() != lark.__version__, "the table is older than the grammar"
         pytest.skip("another version of Lark")
-    fresh = latex.compiled()
+    fresh = latex.compile_grammar(tables.grammar_text("latex"))
     for text in TREES:
         tokens = Scanner(symbols.to_ascii(text)).run()
         assert saved.parse(tokens) == fresh.parse(tokens)  # type: ignore[arg-type]

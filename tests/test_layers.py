@@ -43,6 +43,7 @@ REWARDS = [
     "testing",
     "adapters",
     "fmt",
+    "savetables",
     "terminal",
     "cli_audit",
     "cli_grade",

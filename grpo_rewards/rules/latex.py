@@ -6,21 +6,17 @@ it cannot read comes back as a `Failure` with the reason.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import lark
 from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import LarkError
 from lark.lexer import Lexer
 
-from grpo_rewards import limits
+from grpo_rewards import limits, tables
 from grpo_rewards.rules import symbols
 from grpo_rewards.rules.tokens import Scanner, Unreadable
 
@@ -408,50 +404,21 @@ class _Tokens(Lexer):
         return iter(data)
 
 
-_GRAMMAR: Final = Path(__file__).parent.parent / "grammars" / "latex.lark"
-_TABLE: Final = _GRAMMAR.with_suffix(".table")
-
-
 @cache
 def _parser() -> Lark:
-    """The parser: its saved table (20 ms), or the grammar where that is of another version."""
-    return _saved(fingerprint()) or compiled()
+    return tables.load("latex", compile_grammar, transformer=_Build())
 
 
-def fingerprint() -> str:
-    """What a saved table has to match: Lark's version and the grammar."""
-    return f"{lark.__version__}:{hashlib.sha256(_GRAMMAR.read_bytes()).hexdigest()}"
-
-
-def _saved(wanted: str) -> Lark | None:
-    if not _TABLE.is_file():
-        return None
-    content = _TABLE.read_bytes()
-    found, _, table = content.partition(b"\n")
-    if found.decode("ascii", "replace") != wanted:
-        return None
-    parser = Lark.__new__(Lark)
-    parser._load(io.BytesIO(table), transformer=_Build())
-    return parser
-
-
-def compiled() -> Lark:
-    """The parser, compiled from the grammar; fails on any conflict in it."""
+def compile_grammar(grammar: str) -> Lark:
+    """The parser built from its grammar; fails on any conflict in it."""
     return Lark(
-        _GRAMMAR.read_text(encoding="utf-8"),
+        grammar,
         parser="lalr",
         lexer=_Tokens,
         transformer=_Build(),
         maybe_placeholders=False,
         strict=True,
     )
-
-
-def save_table() -> None:
-    """Write the table beside the grammar; to be run after every change of the grammar."""
-    table = io.BytesIO()
-    compiled().save(table)
-    _TABLE.write_bytes(fingerprint().encode("ascii") + b"\n" + table.getvalue())
 
 
 def parse(text: str) -> Node | Failure:
