@@ -188,7 +188,8 @@ def make_tokenizer(vocab: int) -> Any:
 def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -> dict[str, Any]:
     """Whole steps of our loop, with the metrics that it logs itself."""
     from grpo_train.config import build_config
-    from grpo_train.train import start, train_step
+    from grpo_train.session import start
+    from grpo_train.train import train_step
 
     config = build_config(
         {

@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Train from a config file into runs/<name>."""
     from grpo_train.config import load_config
-    from grpo_train.train import check_ready, open_session, start
+    from grpo_train.session import check_ready, open_session, start
 
     loaded = load_config(config, overrides or [])
     check_ready(loaded)
@@ -107,7 +107,7 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on from a run's last whole checkpoint, exactly as if it had not stopped."""
-    from grpo_train.train import resume as reopen
+    from grpo_train.session import resume as reopen
 
     _quiet()
     _train(reopen(folder, force=force), as_json=as_json)
@@ -169,8 +169,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Make a tiny policy and its task on the spot, train it, and show accuracy before and after."""
+    from grpo_train.session import start
     from grpo_train.tiny import TinyConfig, demo_config, make_tiny
-    from grpo_train.train import start
 
     started = time.perf_counter()
     _quiet()

@@ -222,7 +222,7 @@ MUTANTS = [
     ),
     Mutant(
         "half-used rollouts not saved",
-        "train.py",
+        "session.py",
         "session.batch.tensors(session.used) if session.batch and half_used else None",
         "None",
         "train",
@@ -236,14 +236,14 @@ MUTANTS = [
     ),
     Mutant(
         "Adam's moments not restored",
-        "train.py",
+        "session.py",
         "    restore_optimizer(found[-1], session.policy, session.updater.optimizer)\n",
         "",
         "train",
     ),
     Mutant(
         "prompts start over after a resume",
-        "train.py",
+        "session.py",
         "    session.sampler.position = progress.position\n",
         "",
         "train",

@@ -21,7 +21,8 @@ from grpo_train.config import Config, Loss, Optim
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
 from grpo_train.policy import Policy, load_policy, wrap
 from grpo_train.rollout import NativeEngine, Sampling, row_seeds
-from grpo_train.train import Session, resume, start, train, train_step
+from grpo_train.session import Session, resume, save, start
+from grpo_train.train import sample_batch, train, train_step
 from grpo_train.update import Batch, Updater
 
 ALL = torch.ones(12).bool()
@@ -233,13 +234,22 @@ def test_a_run_cut_at_every_step_is_the_run_uncut(tmp_path: Path, changes: dict[
         for _ in range(cut):
             metrics = train_step(session)
             session.record.metrics(session.step, metrics)
-        grpo_train.train.save(session)
+        save(session)
         train_step(session)  # lost work, as after a kill
         again = resume(session.record.folder)
         assert again.step == cut
         train(again)
         assert untimed(again) == untimed(whole)
         assert same(weights(again.policy), weights(whole.policy))
+
+
+def test_the_same_prompts_are_answered_anew_in_every_batch(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path))
+    first = sample_batch(session)[1]
+    session.sampler.position = 0
+    again = sample_batch(session)[1]
+    assert first.prompt_ids == again.prompt_ids
+    assert first.completion_ids() != again.completion_ids()
 
 
 def test_a_signal_saves_and_stops(tmp_path: Path) -> None:
