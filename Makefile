@@ -10,7 +10,7 @@ demo: $(STAMP)  ## train the embedded policy with rulesets/arithmetic.reward and
 	$(BIN)/grpo-train demo --seed $(SEED)
 
 test: check  ## format, lint, types, then every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 	$(BIN)/grpo-rewards test rulesets/*.reward
 
 check: $(STAMP)  ## format, lint, types, and the shipped rulesets
