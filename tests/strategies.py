@@ -33,9 +33,7 @@ def _calls(inner: st.SearchStrategy[x.Expr]) -> st.SearchStrategy[x.Expr]:
     return st.one_of(
         st.builds(lambda f, a, b: x.Call(f, (a, b)), binary, inner, inner),
         st.builds(lambda a: x.Call("not", (a,)), inner),
-        st.builds(lambda a: x.Call("neg", (a,)), inner).filter(
-            lambda c: not (isinstance(c.args[0], x.Const) and _is_positive(c.args[0].value))
-        ),
+        st.builds(_negated, inner),
         st.builds(lambda a, b, c: x.Call("if", (a, b, c)), inner, inner, inner),
         st.builds(lambda a, b, c: x.Call("within", (a, b, c)), inner, inner, inner),
         st.builds(
@@ -57,8 +55,11 @@ def _calls(inner: st.SearchStrategy[x.Expr]) -> st.SearchStrategy[x.Expr]:
     )
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+def _negated(of: x.Expr) -> x.Expr:
+    """`-of` as the parser reads it: a positive number takes the sign itself."""
+    if isinstance(of, x.Const) and type(of.value) in (int, float) and of.value >= 0:
+        return x.Const(-of.value)
+    return x.Call("neg", (of,))
 
 
 #: Any tree that the grammar can spell, sense or not.
