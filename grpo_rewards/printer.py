@@ -58,6 +58,10 @@ INFIX = {
 }
 
 
+#: What a string spells as `\x{1f}`: controls, line ends, lone surrogates.
+_UNPRINTED = r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]"
+
+
 def show(node: Node) -> str:
     """Canonical text of an expression, a statement or a whole ruleset."""
     match node:
@@ -166,8 +170,8 @@ def show_string(text: str, *, long: bool = False) -> str:
     """
     if long and "\n" in text and not _needs_escapes(text):
         return f'"""{text}"""'
-    escaped = re.sub(r'\\(?=["\\]|x\{|$)|"', r"\\\g<0>", text)
-    return '"' + re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]", _hex, escaped) + '"'
+    escaped = re.sub(rf'\\(?=["\\]|x\{{|{_UNPRINTED}|\Z)|"', r"\\\g<0>", text)
+    return '"' + re.sub(_UNPRINTED, _hex, escaped) + '"'
 
 
 def _needs_escapes(text: str) -> bool:

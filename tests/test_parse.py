@@ -13,6 +13,7 @@ from strategies import any_text, expressions, rulesets
 
 import grpo_rewards as gr
 from grpo_rewards import tables
+from grpo_rewards.expr import Const
 from grpo_rewards.fmt import format_text
 from grpo_rewards.parse import compile_grammar, parse, parse_all, parse_expr_text
 
@@ -27,6 +28,11 @@ def test_an_expression_survives_its_own_text(expr: gr.Expr) -> None:
 @given(rulesets)
 def test_a_ruleset_survives_its_own_text(ruleset: gr.Ruleset) -> None:
     assert parse(str(ruleset)) == ruleset
+
+
+@given(any_text.map(lambda text: "\\" + text))
+def test_a_backslash_survives_before_anything(text: str) -> None:
+    assert parse_expr_text(str(Const(text))).same(Const(text))
 
 
 @given(rulesets)
