@@ -18,6 +18,7 @@ from grpo_rewards.build import (
     tags_format,
     where,
 )
+from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.columns import Column, Outcome, Span, Status
 from grpo_rewards.errors import (
     BatchError,
@@ -31,9 +32,11 @@ from grpo_rewards.errors import (
     RulesetTypeError,
 )
 from grpo_rewards.expr import Expr, Ruleset
+from grpo_rewards.extern import rule
 from grpo_rewards.grade import Grade, check_golds, compile_gold, grade, grade_batch
 from grpo_rewards.namespaces import (
     completion,
+    dataset,
     extract,
     format,
     gold,
@@ -55,6 +58,8 @@ from grpo_rewards.types import Interval
 
 __all__ = [
     "BatchError",
+    "CheckResult",
+    "Checks",
     "Column",
     "Expr",
     "Finding",
@@ -78,6 +83,7 @@ __all__ = [
     "compile",
     "compile_gold",
     "completion",
+    "dataset",
     "extract",
     "format",
     "gold",
@@ -97,6 +103,7 @@ __all__ = [
     "progress",
     "prompt",
     "regex_format",
+    "rule",
     "step",
     "tags_format",
     "text",

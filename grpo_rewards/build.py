@@ -1,4 +1,5 @@
-"""Python expressions → Ruleset: what `gr.col`, `gr.param` and the formats declare is collected."""
+"""Python expressions → Ruleset: what `gr.col`, `gr.param`, the formats and a user's own rules
+declare is collected."""
 
 from __future__ import annotations
 
@@ -89,7 +90,7 @@ def ruleset_of(
     clash = [score for score in scores if score in declared]
     if clash:
         raise RewardError(f"`{clash[0]}` names a score and an input, param or format")
-    kinds = [x.Input, x.Param, x.FormatDecl]
+    kinds = [x.Input, x.Param, x.FormatDecl, x.Extern]
     heads = sorted(declared.values(), key=lambda statement: kinds.index(type(statement)))
     title = [x.RulesetDecl(name)] if name else []
     return x.Ruleset((*title, *heads, *statements))
@@ -99,11 +100,16 @@ def _prepare(value: Any, declared: dict[str, x.Statement], named: list[tuple[Any
     """Collect what names declare, and replace what is named already by its name."""
     expr = x.as_expr(value)
     for node in x.walk(expr):
-        if isinstance(node, x.Name) and node.declares is not None:
-            known = declared.setdefault(node.id, node.declares)
-            if not known.same(node.declares):
-                raise RewardError(f"`{node.id}` is declared twice:\n  {known}\n  {node.declares}")
+        if isinstance(node, x.Name | x.Call) and node.declares is not None:
+            name = node.id if isinstance(node, x.Name) else node.function
+            known = declared.setdefault(name, node.declares)
+            if not known.same(node.declares) or _function(known) is not _function(node.declares):
+                raise RewardError(f"`{name}` is declared twice:\n  {known}\n  {node.declares}")
     return _rename(expr, named)
+
+
+def _function(statement: x.Statement) -> Any:
+    return statement.function if isinstance(statement, x.Extern) else None
 
 
 def _rename(expr: x.Expr, named: list[tuple[Any, str]]) -> x.Expr:

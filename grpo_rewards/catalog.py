@@ -14,7 +14,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.expr import Call, as_expr
@@ -66,6 +69,26 @@ class GroupKernel:
     function: Callable[..., Column]
 
 
+class Accumulator(Protocol):
+    """What is known of a dataset after some of its batches."""
+
+    def add(self, *columns: Column, groups: npt.NDArray[np.int64] | None) -> None:
+        """Take in one batch; `groups` [B] numbers its groups, which are whole."""
+        ...
+
+    def value(self) -> float | None:
+        """The result over all that was added; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetKernel:
+    """A function of a whole dataset, batch by batch: `start()` gives an empty accumulator."""
+
+    start: Callable[[], Accumulator]
+    needs_groups: bool = False
+
+
 class Deferred:
     """The one value `DEFERRED`: this row needs the kernel's `finish`."""
 
@@ -75,7 +98,7 @@ class Deferred:
 
 DEFERRED = Deferred()
 
-Kernel = RowKernel | ColumnKernel | GroupKernel
+Kernel = RowKernel | ColumnKernel | GroupKernel | DatasetKernel
 #: From the ranges of the arguments and the options to the range of the result.
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
 
@@ -86,7 +109,8 @@ class Rule:
 
     `cost` orders the plan: 0 arithmetic on columns, 1 a scan of the text, 2 parsing, 3 search.
     `validate` gets the arguments that are constants (others None) and the options, and returns a
-    complaint or None; it runs when a ruleset is checked.
+    complaint or None; it runs when a ruleset is checked. `identity` tells rules of one name apart
+    that are not in the catalog: a user's own.
     """
 
     name: str
@@ -100,15 +124,23 @@ class Rule:
     example: str = ""
     commutes: bool = False
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None
+    identity: str = ""
 
     @property
     def level(self) -> Level:
         """The level that the rule itself asks for; its arguments may ask for more."""
+        if isinstance(self.kernel, DatasetKernel):
+            return Level.DATASET
         return Level.GROUP if isinstance(self.kernel, GroupKernel) else Level.CONST
 
     @property
     def positional(self) -> tuple[Parameter, ...]:
         return tuple(param for param in self.params if not param.is_option)
+
+    def types(self, count: int) -> list[Type]:
+        """The types of this many arguments; a variadic parameter stands for the rest."""
+        positional = self.positional
+        return [positional[min(i, len(positional) - 1)].type for i in range(count)]
 
     @property
     def options(self) -> dict[str, Parameter]:

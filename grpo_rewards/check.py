@@ -14,12 +14,22 @@ from typing import Any
 from grpo_rewards import expr as x
 from grpo_rewards.catalog import parse_type
 from grpo_rewards.errors import Finding, Place, RulesetError
-from grpo_rewards.graph import AttackCase, Graph, InputSpec, Settings, TestCase, tight_interval
+from grpo_rewards.extern import as_rule
+from grpo_rewards.graph import (
+    AttackCase,
+    CheckCase,
+    Graph,
+    InputSpec,
+    Settings,
+    TestCase,
+    tight_interval,
+)
 from grpo_rewards.hacks import FAMILIES
 from grpo_rewards.lower import AMBIENT, Function, Lowering, Problem, nearest
 from grpo_rewards.parse import Parsed, parse_expr_text
+from grpo_rewards.rules import CATALOG
 from grpo_rewards.rules import format as formats
-from grpo_rewards.types import ANY, INPUT_KINDS, Interval, Level, Type, show_number
+from grpo_rewards.types import ANY, INPUT_KINDS, UNIT, Interval, Level, Type, show_number
 
 #: Inputs that differ between the completions of one prompt.
 ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
@@ -27,30 +37,37 @@ ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
 #: What a policy may say → how its value is kept.
 ERRORS = ("error", "timeout", "too_large", "failed")
 
-#: Statements of the language that this version refuses, with the reason.
-NOT_BUILT: dict[type[x.Statement], str] = {
-    x.Extern: "`extern` is not built yet; in Python, compute the column and pass it as an input",
-    x.Check: "`check` statements are not built yet",
-}
+#: Types that a user's own rule may return.
+RETURN_KINDS = ("num", "bool", "text")
 
 
 def check(
-    parsed: Parsed, *, params: Mapping[str, Any] | None = None
+    parsed: Parsed,
+    *,
+    params: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, list[Finding]]:
     """The graph of a ruleset and everything there is to say about it, in the file's order.
 
     Where a finding is an error the graph is incomplete and must not be scored. `params` overrides
-    declared params, as `--set` does.
+    declared params, as `--set` does. `functions` are those of `extern` statements, by target;
+    a graph without them can be looked at, not run.
     """
-    checker = _Checker(parsed, dict(params or {}))
+    lowering = Lowering(Graph(name=parsed.ruleset.name), functions or {})
+    checker = _Checker(parsed, dict(params or {}), lowering)
     checker.run()
     findings = [*parsed.findings, *checker.findings]
     return checker.graph, sorted(findings, key=lambda finding: finding.place.start)
 
 
-def checked(parsed: Parsed, *, params: Mapping[str, Any] | None = None) -> Graph:
+def checked(
+    parsed: Parsed,
+    *,
+    params: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Any] | None = None,
+) -> Graph:
     """The graph; RulesetError with every finding where there is an error."""
-    graph, findings = check(parsed, params=params)
+    graph, findings = check(parsed, params=params, functions=functions)
     if any(finding.severity == "error" for finding in findings):
         raise RulesetError.of(parsed.source, findings)
     return graph
@@ -59,13 +76,11 @@ def checked(parsed: Parsed, *, params: Mapping[str, Any] | None = None) -> Graph
 class _Checker:
     """One pass over the statements. Finished names live in `self.lowering.names`."""
 
-    def __init__(
-        self, parsed: Parsed, overrides: dict[str, Any], lowering: Lowering | None = None
-    ) -> None:
+    def __init__(self, parsed: Parsed, overrides: dict[str, Any], lowering: Lowering) -> None:
         self.parsed = parsed
         self.overrides = overrides
         self.findings: list[Finding] = []
-        self.lowering = lowering or Lowering(Graph(name=parsed.ruleset.name))
+        self.lowering = lowering
         self.graph = self.lowering.graph
         self.lowering.broken |= parsed.broken
         self.declared: dict[str, x.Statement] = {}
@@ -77,15 +92,15 @@ class _Checker:
         self._once(policies, "policy")
         for statement in self.parsed.ruleset.statements:
             handler = self._handlers().get(type(statement))
-            if type(statement) in NOT_BUILT:
-                self._report("T90", NOT_BUILT[type(statement)], statement.place)
-            elif handler is not None:
+            if handler is not None:
                 self._guard(statement, handler)
         self._check_reward()
         for test in self.parsed.ruleset.of(x.Test):
             self._guard(test, self.on_test)
         for attack in self.parsed.ruleset.of(x.Attack):
             self._guard(attack, self.on_attack)
+        for check in self.parsed.ruleset.of(x.Check):
+            self._guard(check, self.on_check)
         self._check_overrides()
         self._lint_unused()
 
@@ -94,7 +109,7 @@ class _Checker:
         return {
             x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
             x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
-            x.Import: self.on_import,
+            x.Import: self.on_import, x.Extern: self.on_extern,
         }  # fmt: skip
 
     # Reporting
@@ -296,6 +311,30 @@ class _Checker:
             self.findings.append(Finding(lint.code, lint.message, place, lint.hint, lint.severity))
         self.lowering.add_format(statement.name, compiled, statement.place)
 
+    def on_extern(self, statement: x.Extern) -> None:
+        """A rule of the user's own: its types and range are what it says."""
+        self._declare(statement.name, statement)
+        if statement.name in CATALOG:
+            raise Problem(
+                "N02", f"`{statement.name}` is a rule already", statement.place, "rename it"
+            )
+        for text in (*statement.params, statement.type):
+            self._type(text, statement.place)
+        returns = parse_type(statement.type)
+        if returns.kind not in RETURN_KINDS or not statement.params:
+            what = f"cannot return a {returns}" if statement.params else "takes no argument"
+            message = f"`{statement.name}` {what}"
+            raise Problem(
+                "T82", message, statement.place, "a rule makes a num, bool or text of a row"
+            )
+        if statement.bounds is not None and returns.kind != "num":
+            raise Problem("T06", f"a {returns} has no range", statement.bounds.place)
+        interval = UNIT if returns.kind == "bool" else Interval()
+        if statement.bounds is not None:
+            interval = self._interval(statement.bounds)
+        function = self.lowering.functions.get(statement.target)
+        self.lowering.names[statement.name] = as_rule(statement, function, interval)
+
     def on_let(self, statement: x.Let) -> None:
         self._declare(statement.name, statement)
         if statement.params:
@@ -329,6 +368,7 @@ class _Checker:
         if not node.type.is_numeric:
             message = f"{what} is a {node.type}; it has to be a num or a bool"
             raise Problem("T05", message, expr.place)
+        self._refuse_dataset(number, expr.place)
         return self.lowering.settle(number, self.graph.settings)
 
     def _declared_range(self, bounds: x.Bounds | None, number: int, name: str) -> Interval:
@@ -402,6 +442,7 @@ class _Checker:
         number = self.lowering.lower(condition)
         if not self.graph[number].type.is_numeric:
             raise Problem("T42", "what is expected has to be true or false", expect.place)
+        self._refuse_dataset(number, expect.place)
         return number, str(expect), expect.place
 
     def on_attack(self, attack: x.Attack) -> None:
@@ -413,6 +454,51 @@ class _Checker:
                 raise Problem("N09", f"unknown attack `{family}`", attack.place, hint)
         number, text, place = self._expect(x.Expect(attack.expect, place=attack.expect.place))
         self.graph.attacks.append(AttackCase(attack.families, number, text, place))
+
+    # Checks of a dataset
+
+    def on_check(self, statement: x.Check) -> None:
+        if self.graph.reward < 0:
+            return  # the reward itself has a finding
+        number = self.lowering.lower(statement.condition)
+        if not self.graph[number].type.is_numeric:
+            message = "what is checked has to be true or false"
+            raise Problem("T42", message, statement.condition.place)
+        parts = self._dataset_parts(number, statement.condition)
+        self.graph.checks.append(
+            CheckCase(statement.name, number, str(statement.condition), parts, statement.place)
+        )
+
+    def _dataset_parts(self, number: int, condition: x.Expr) -> tuple[tuple[int, str], ...]:
+        """The values over the whole dataset that a condition rests on, and on nothing else."""
+        found: list[int] = []
+        stack = [number]
+        while stack:
+            node = self.graph[(at := stack.pop())]
+            if node.op == "input" or node.level == Level.GROUP:
+                hint = "put it into dataset.mean(…), dataset.fraction(…) or another dataset.* rule"
+                message = "a check is one verdict on the dataset; this is a value of each row"
+                raise Problem("T33", message, condition.place, hint)
+            if node.rule is None or node.rule.level != Level.DATASET:
+                stack += node.args
+            elif any(self.graph[arg].level == Level.DATASET for arg in node.args):
+                message = f"`{node.title}` of what itself needs the whole dataset"
+                raise Problem("T33", message, node.place, "a dataset is read once")
+            elif at not in found:
+                found.append(at)
+        if not found:
+            message = "the check does not look at the dataset"
+            raise Problem("T33", message, condition.place, "it may use the dataset.* rules")
+        texts = {self.lowering.lower(e): str(e) for e in x.walk(condition) if isinstance(e, x.Call)}
+        return tuple((n, texts.get(n, self.graph[n].title)) for n in sorted(found))
+
+    def _refuse_dataset(self, number: int, place: Place) -> None:
+        node = self.graph[number]
+        if node.level == Level.DATASET:
+            reached = (self.graph[n] for n in self.graph.reachable([number]))
+            rules = (n.title for n in reached if n.rule and n.rule.level == Level.DATASET)
+            message = f"`{next(rules)}` looks at the whole dataset"
+            raise Problem("T32", message, place, "it stands only in a `check`")
 
     # What is left over
 
@@ -426,7 +512,7 @@ class _Checker:
         used = self.lowering.used
         kinds = {
             x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let",
-            x.Import: "import",
+            x.Import: "import", x.Extern: "extern",
         }  # fmt: skip
         for name, statement in self.declared.items():
             kind = kinds.get(type(statement))

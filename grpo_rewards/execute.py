@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from grpo_rewards.catalog import DEFERRED, ColumnKernel, GroupKernel, RowKernel, Rule
+from grpo_rewards.catalog import (
+    DEFERRED,
+    ColumnKernel,
+    DatasetKernel,
+    GroupKernel,
+    RowKernel,
+    Rule,
+)
 from grpo_rewards.columns import Column, Outcome, Status, as_outcome
+from grpo_rewards.errors import RuleError
 from grpo_rewards.graph import Node
 from grpo_rewards.limits import MAX_MEMO_ENTRIES, MAX_MEMO_KEY_CHARS
 from grpo_rewards.plan import Plan
-from grpo_rewards.rules.arithmetic import strict
+from grpo_rewards.rules.arithmetic import ready_rows, strict
 from grpo_rewards.types import Type
 
 Mask = npt.NDArray[np.bool_]
@@ -98,7 +107,10 @@ def _filler(type_: Type) -> Any:
 
 @dataclass(slots=True)
 class Execution:
-    """One batch going through one plan. `groups` [B] numbers the groups; None where unused."""
+    """One batch going through one plan. `groups` [B] numbers the groups; None where unused.
+
+    `given` holds columns [B] of nodes that are known already: what a whole dataset came to.
+    """
 
     plan: Plan
     inputs: Mapping[str, Column]
@@ -106,6 +118,7 @@ class Execution:
     groups: npt.NDArray[np.int64] | None = None
     memo: Memo = field(default_factory=Memo)
     pool: Pool | None = None
+    given: Mapping[int, Column] = field(default_factory=dict)
     stats: dict[int, OpStats] = field(default_factory=dict)
     _states: dict[int, _State] = field(default_factory=dict)
 
@@ -119,7 +132,7 @@ class Execution:
         state = self._states.get(number)
         node = self.plan.graph[number]
         if state is None:
-            state = self._states[number] = self._start(node)
+            state = self._states[number] = self._start(number, node)
         todo = rows & ~state.done
         if todo.any():
             self._fill(number, node, state, todo)
@@ -130,9 +143,10 @@ class Execution:
         state = self._states.get(number)
         return state.done if state is not None else np.zeros(self.size, bool)
 
-    def _start(self, node: Node) -> _State:
-        if node.op == "input":
-            column = self.inputs[node.option("name")]
+    def _start(self, number: int, node: Node) -> _State:
+        if node.op == "input" or number in self.given:
+            known = number in self.given
+            column = self.given[number] if known else self.inputs[node.option("name")]
             done = np.ones(self.size, bool)
             return _State(column.values, column.present, column.status, done)
         state = _State.empty(self.size, node.type)
@@ -225,10 +239,13 @@ class Execution:
         options = dict(node.options)
         match rule.kernel:
             case ColumnKernel(function=function):
-                return function(*columns, **options)
+                with _row_of_the_batch(rows):
+                    return function(*columns, **options)
             case GroupKernel(function=function):
                 assert self.groups is not None
                 return function(*columns, self.groups[rows], **options)
+            case DatasetKernel():
+                raise AssertionError(f"{rule.name} is given, not computed")  # see `given`
             case RowKernel() as kernel:
                 return self._rows(number, node, rule, kernel, columns, options, stats)
 
@@ -243,7 +260,7 @@ class Execution:
         stats: OpStats,
     ) -> Column:
         """A row kernel over columns: strict in null where the signature says so."""
-        ready, status = _ready(rule, columns)
+        ready, status = ready_rows(rule.types(len(columns)), columns)
         arguments = list(zip(*(_values(column) for column in columns), strict=True))
         outcomes = [Outcome(None, Status(code)) for code in status]
         deferred: dict[tuple[Any, ...], list[int]] = {}
@@ -287,21 +304,13 @@ class Execution:
                 outcomes[i] = outcome
 
 
-def _ready(rule: Rule, columns: Sequence[Column]) -> tuple[Mask, npt.NDArray[np.uint8]]:
-    """Which rows the kernel sees, and the status of those that it does not."""
-    positional = rule.positional
-    params = [positional[min(i, len(positional) - 1)] for i in range(len(columns))]
-    present, status = strict(tuple(columns))
-    for i, param in enumerate(params):
-        if param.type.nullable:  # the kernel takes the null itself
-            others = [c for j, c in enumerate(columns) if not params[j].type.nullable]
-            present = np.ones(len(columns[i]), bool)
-            for column in others:
-                present &= column.present
-            for column in columns:
-                present &= ~column.is_error
-            break
-    return present, status
+@contextmanager
+def _row_of_the_batch(rows: Rows) -> Iterator[None]:
+    """A kernel counts the rows that it was given; an error names the row of the batch."""
+    try:
+        yield
+    except RuleError as error:
+        raise RuleError(error.rule, int(rows[error.row]), error.cause) from error
 
 
 def _values(column: Column) -> list[Any]:

@@ -137,4 +137,4 @@ def _label(graph: Graph, node: Node) -> str:
         return node.op.removeprefix("match")
     constants = [graph[arg] for arg in node.args if graph[arg].op == "const"]
     shown = [str(getattr(c.value, "name", None) or c.value) for c in constants]
-    return f"{node.op} {' '.join(shown)}".strip()
+    return f"{node.title} {' '.join(shown)}".strip()

@@ -195,12 +195,16 @@ class Name(Expr):
 
 @dataclass(frozen=True, eq=False)
 class Call(Expr):
-    """A rule or operator applied to arguments; options are constants, given by name."""
+    """A rule or operator applied to arguments; options are constants, given by name.
+
+    In Python the call of a user's own rule carries the statement that declares it, as a Name does.
+    """
 
     function: str
     args: tuple[Expr, ...]
     options: tuple[tuple[str, Expr], ...] = ()
     piped: bool = field(default=False, metadata={"style": True})
+    declares: Statement | None = field(default=None, metadata={"style": True})
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +352,10 @@ class FormatDecl(Statement):
 
 @dataclass(frozen=True, eq=False)
 class Extern(Statement):
-    """`extern NAME(types): type in lo..hi from "module:function"`."""
+    """`extern NAME(types): type in lo..hi from "module:function"`.
+
+    In Python it carries the function itself, so that it need not be importable.
+    """
 
     keyword = "extern"
     name: str
@@ -356,6 +363,7 @@ class Extern(Statement):
     type: str
     bounds: Bounds | None
     target: str
+    function: Any = field(default=None, metadata={"style": True})
 
 
 @dataclass(frozen=True, eq=False)

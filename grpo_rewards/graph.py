@@ -26,7 +26,7 @@ LAZY = ("if", "and", "or", "??")
 class Node:
     """One op of the graph. `options` hold constants; `place` is where it was first written."""
 
-    op: str  # const, input, if, and, or, ??, settle, or a rule's name
+    op: str  # const, input, if, and, or, ??, settle, or a rule's name (a user's own: its identity)
     args: tuple[int, ...]
     options: tuple[tuple[str, Any], ...]
     type: Type
@@ -38,6 +38,11 @@ class Node:
 
     def option(self, name: str) -> Any:
         return dict(self.options)[name]
+
+    @property
+    def title(self) -> str:
+        """The op as a reader knows it."""
+        return self.rule.name if self.rule is not None else self.op
 
     @property
     def value(self) -> Any:
@@ -86,6 +91,18 @@ class AttackCase:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckCase:
+    """A `check` statement: its condition as a node, and the values over the whole dataset that it
+    rests on, as nodes with their text."""
+
+    name: str
+    condition: int
+    text: str
+    parts: tuple[tuple[int, str], ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """A ruleset's policy. `on_error` maps an error's label to a value, None (null) or "lowest"."""
 
@@ -108,6 +125,7 @@ class Graph:
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
     attacks: list[AttackCase] = field(default_factory=list)
+    checks: list[CheckCase] = field(default_factory=list)
     ranges: dict[str, Interval] = field(default_factory=dict)
     _ids: dict[Any, int] = field(default_factory=dict)
 

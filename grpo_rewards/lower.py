@@ -79,11 +79,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 class Lowering:
-    """Adds expressions to a graph. `names` maps what is defined so far to a node or a function."""
+    """Adds expressions to a graph. `names` maps what is defined so far to a node, a function, or a
+    rule of the user's own."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, functions: Mapping[str, Any]) -> None:
         self.graph = graph
-        self.names: dict[str, int | Function] = {}
+        self.functions = functions
+        self.names: dict[str, int | Function | Rule] = {}
         self.broken: set[str] = set()
         self.used: set[str] = set()
         self.aliases: set[str] = set()
@@ -94,7 +96,7 @@ class Lowering:
 
     def nested(self) -> Lowering:
         """Another scope over the same graph, for an imported file."""
-        inner = Lowering(self.graph)
+        inner = Lowering(self.graph, self.functions)
         inner._depths = self._depths
         inner._is_nested = True
         return inner
@@ -196,10 +198,10 @@ class Lowering:
         if name.id in self.broken:
             raise Problem.silent()
         found = self.names.get(name.id)
-        if isinstance(found, Function):
-            params = ", ".join(found.params)
+        if isinstance(found, Function | Rule):
+            params = _takes(found) if isinstance(found, Function) else "(…)"
             raise Problem(
-                "N01", f"`{name.id}` is a function", name.place, f"call {name.id}({params})"
+                "N01", f"`{name.id}` is a function", name.place, f"call {name.id}{params}"
             )
         if found is not None:
             return found
@@ -283,6 +285,9 @@ class Lowering:
         if isinstance(function, Function):
             self.used.add(expr.function.split(".")[0])
             return self._inline(function, expr)
+        if isinstance(function, Rule):  # the user's own
+            self.used.add(expr.function.split(".")[0])
+            return self._bind(function, expr)
         if expr.function not in CATALOG or expr.function in _HIDDEN:
             hint = _rules_like(expr.function)
             if function is not None:
@@ -451,14 +456,19 @@ class Lowering:
         complaint = rule.validate(constants, options) if rule.validate else None
         if complaint:
             raise Problem("T29", complaint, place, rule.signature)
-        is_constant = args and all(n.op == "const" and n.interval.is_point for n in nodes)
+        is_constant = (
+            args
+            and not rule.identity
+            and all(n.op == "const" and n.interval.is_point for n in nodes)
+        )
         if is_constant and isinstance(rule.kernel, ColumnKernel):
             columns = [Column.of(np.array([float(node.value)])) for node in nodes]
             value = rule.kernel.function(*columns, **options).row(0)
             if value is not None:
                 as_type = bool if rule.returns.kind == "bool" else float
                 return self._const(as_type(value), place)
-        return self._op(rule.name, args, rule.returns, place, rule=rule, options=options)
+        name = rule.identity or rule.name
+        return self._op(name, args, rule.returns, place, rule=rule, options=options)
 
     def _op(
         self,

@@ -29,6 +29,7 @@ class Namespace:
         return f"<rules {self._prefix}.*>"
 
 
+dataset = Namespace("dataset")
 extract = Namespace("extract")
 format = Namespace("format")  # the language's word
 group = Namespace("group")

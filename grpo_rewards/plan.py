@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grpo_rewards.catalog import ColumnKernel, GroupKernel, RowKernel
+from grpo_rewards.catalog import ColumnKernel, DatasetKernel, GroupKernel, RowKernel
 from grpo_rewards.graph import LAZY, Graph, Node
 
 #: How an op is run.
-CONSTANT, BOUND, LAZILY, COLUMNS, ROWS, KEYED, WORKER, GROUPS = (
-    "constant", "input", "lazy", "columns", "rows", "keyed", "keyed+worker", "groups",
+CONSTANT, BOUND, LAZILY, COLUMNS, ROWS, KEYED, WORKER, GROUPS, DATASET = (
+    "constant", "input", "lazy", "columns", "rows", "keyed", "keyed+worker", "groups", "dataset",
 )  # fmt: skip
 
 
@@ -70,6 +70,8 @@ def how(node: Node) -> str:
             return WORKER if finish is not None else KEYED if keyed else ROWS
         case GroupKernel():
             return GROUPS
+        case DatasetKernel():
+            return DATASET
         case ColumnKernel() | None:
             return COLUMNS
 
@@ -87,7 +89,7 @@ def describe(graph: Graph, number: int) -> str:
         for arg in node.args
     ]
     options = [f"{name}={value!r}" for name, value in node.options if node.op != "settle"]
-    return f"{node.op}({', '.join(args + options)})"
+    return f"{node.title}({', '.join(args + options)})"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

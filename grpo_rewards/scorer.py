@@ -20,6 +20,7 @@ from grpo_rewards.check import checked
 from grpo_rewards.columns import Column
 from grpo_rewards.errors import BatchError, RewardError
 from grpo_rewards.execute import Execution, Memo, Pool
+from grpo_rewards.extern import fingerprints, load_functions
 from grpo_rewards.graph import Graph, TestCase
 from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
 from grpo_rewards.parse import Parsed, parse_all
@@ -34,16 +35,25 @@ class Scorer:
 
     Thread-safe, and picklable (it travels as its tree). `workers` is the number of processes for
     work of doubtful length (SymPy); 0 does that work in the calling process, within the counted
-    bounds alone. Use it as a context manager, or call `close`, to end the processes early.
+    bounds alone. `functions` are those of `extern` statements, by target; with `allow_extern` the
+    ones that are not given are imported. Use it as a context manager, or call `close`, to end the
+    processes early.
     """
 
     def __init__(
-        self, parsed: Parsed, *, params: Mapping[str, Any] | None = None, workers: int = 1
+        self,
+        parsed: Parsed,
+        *,
+        params: Mapping[str, Any] | None = None,
+        workers: int = 1,
+        allow_extern: bool = False,
+        functions: Mapping[str, Any] | None = None,
     ) -> None:
         self._parsed = parsed
         self._params = dict(params or {})
         self._workers = workers
-        self._graph = checked(parsed, params=self._params)
+        self._functions = load_functions(parsed, functions or {}, allow=allow_extern)
+        self._graph = checked(parsed, params=self._params, functions=self._functions)
         self._plan = Plan.of(self._graph, self._graph.columns)
         self._memo = Memo()
         self._pool: Pool | None = None
@@ -75,7 +85,7 @@ class Scorer:
     @property
     def engine(self) -> dict[str, str]:
         """Versions of all that a score can depend on besides the ruleset."""
-        return dict(engine_versions())
+        return {**dict(engine_versions()), **fingerprints(self._functions)}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,13 +130,18 @@ class Scorer:
         `group` holds group ids of any hashable kind; a ruleset that looks at whole groups needs
         it. A plain number (`step=100`) stands for all rows. Raises BatchError.
         """
-        execution = self.execute(self._plan, columns)
-        outputs = execution.run()
-        seconds = _seconds_by_output(execution)
-        return Scores(outputs, self.hash, self.engine, seconds)
+        return self.scores_of(self.execute(self._plan, columns))
 
-    def execute(self, plan: Plan, columns: Mapping[str, Any]) -> Execution:
-        """A batch bound to a plan, ready to run; for `explain` and tests, which look inside."""
+    def scores_of(self, execution: Execution) -> Scores:
+        """Runs a batch and gives its scores, whatever else its plan puts out."""
+        outputs = execution.run()
+        named = {name: outputs[name] for name in self._graph.columns}
+        return Scores(named, self.hash, self.engine, _seconds_by_output(execution))
+
+    def execute(
+        self, plan: Plan, columns: Mapping[str, Any], *, needs_groups: bool = False
+    ) -> Execution:
+        """A batch bound to a plan, ready to run; for those who look inside."""
         size = batch_size(columns)
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
@@ -135,7 +150,7 @@ class Scorer:
         groups = None
         if "group" in columns:
             groups = group_numbers(columns["group"], size)
-        elif plan.needs_groups:
+        elif plan.needs_groups or needs_groups:
             raise BatchError(
                 "the ruleset looks at whole groups, and the batch has no `group` column"
                 "\n  hint: pass group=[0, 0, 1, 1, …], one id per prompt, or --group COLUMN"
@@ -167,11 +182,13 @@ class Scorer:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
-        return _rebuild, (self._parsed, self._params, self._workers)
+        return _rebuild, (self._parsed, self._params, self._workers, self._functions)
 
 
-def _rebuild(parsed: Parsed, params: dict[str, Any], workers: int) -> Scorer:
-    return Scorer(parsed, params=params, workers=workers)
+def _rebuild(
+    parsed: Parsed, params: dict[str, Any], workers: int, functions: dict[str, Any]
+) -> Scorer:
+    return Scorer(parsed, params=params, workers=workers, functions=functions)
 
 
 def _seconds_by_output(execution: Execution) -> dict[str, float]:
@@ -185,12 +202,20 @@ def _seconds_by_output(execution: Execution) -> dict[str, float]:
     return seconds
 
 
-def load(path: str | Path, *, params: Mapping[str, Any] | None = None, workers: int = 1) -> Scorer:
+def load(
+    path: str | Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    allow_extern: bool = False,
+) -> Scorer:
     """The scorer of a `.reward` file. RulesetError tells everything that is wrong with it.
 
     `params` overrides declared params, as in `gr.load(path, params={"marker": "A:"})`.
+    `allow_extern` lets the file run the Python functions that its `extern` statements name.
     """
-    return Scorer(parse_file(path), params=params, workers=workers)
+    parsed = parse_file(path)
+    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern)
 
 
 def parse_file(path: str | Path) -> Parsed:
@@ -233,9 +258,11 @@ def loads(
     name: str = "ruleset",
     params: Mapping[str, Any] | None = None,
     workers: int = 1,
+    allow_extern: bool = False,
 ) -> Scorer:
-    """The scorer of a ruleset given as text."""
-    return Scorer(parse_all(text, name=name), params=params, workers=workers)
+    """The scorer of a ruleset given as text; see `load`."""
+    parsed = parse_all(text, name=name)
+    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern)
 
 
 def compile(  # the field's word, as in re.compile
@@ -253,8 +280,9 @@ def compile(  # the field's word, as in re.compile
     referred to by its name, as it would be in a file. `bounds` declares the reward's range.
     """
     ruleset = ruleset_of(scores, reward, name=name, bounds=bounds)
-    text = str(ruleset)
-    return Scorer(parse_all(text, name=name or "ruleset"), params=params, workers=workers)
+    functions = {item.target: item.function for item in ruleset.of(x.Extern)}
+    parsed = parse_all(str(ruleset), name=name or "ruleset")
+    return Scorer(parsed, params=params, workers=workers, functions=functions)
 
 
 @functools.cache

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from grpo_rewards.catalog import DEFERRED, GroupKernel, RowKernel, Rule, rule
+from grpo_rewards.catalog import DEFERRED, DatasetKernel, GroupKernel, RowKernel, Rule, rule
 from grpo_rewards.columns import Column, Outcome, Status
 from grpo_rewards.rules import (
     arithmetic,
+    dataset,
     equal,
     extract,
     format,
@@ -242,6 +243,30 @@ _GROUP = (
          " a wrong one never gains by it.", range=Interval(-0.5, 0.5)),
 )  # fmt: skip
 
+_DATASET = (
+    rule("dataset.count(values: num) -> num", DatasetKernel(dataset.Count),
+         "How many rows of the dataset have a value.", range=COUNT),
+    rule("dataset.missing(values: any) -> num", DatasetKernel(dataset.Missing),
+         "The share of rows that have no value: null or error.", range=UNIT),
+    rule("dataset.mean(values: num) -> num", DatasetKernel(dataset.Mean),
+         "The mean over the dataset.", range=_same),
+    rule("dataset.min(values: num) -> num", DatasetKernel(dataset.Min),
+         "The least of the dataset.", range=_same),
+    rule("dataset.max(values: num) -> num", DatasetKernel(dataset.Max),
+         "The greatest of the dataset.", range=_same),
+    rule("dataset.std(values: num) -> num", DatasetKernel(dataset.Std),
+         "The standard deviation over the dataset.", range=COUNT),
+    rule("dataset.fraction(values: num) -> num", DatasetKernel(dataset.Fraction),
+         "The share of the dataset that is not 0.", range=UNIT),
+    rule("dataset.correlation(left: num, right: num) -> num", DatasetKernel(dataset.Correlation),
+         "Pearson's correlation of two columns; null where one is constant.",
+         range=Interval(-1, 1)),
+    rule("group.fraction_zero_std(values: num) -> num",
+         DatasetKernel(dataset.FractionZeroStd, needs_groups=True),
+         "The share of groups whose values are all alike, which teach nothing: for `check`.",
+         range=UNIT),
+)  # fmt: skip
+
 _TEXT = (
     rule("text.length(text: text) -> num", RowKernel(text.length), "Characters.", range=COUNT,
          example='text.length("four")'),
@@ -291,6 +316,6 @@ _TEXT = (
 
 CATALOG: dict[str, Rule] = {
     row.name: row
-    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _GROUP, _TEXT)
+    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _GROUP, _DATASET, _TEXT)
     for row in table
 }

@@ -7,13 +7,14 @@ semantics: docs/reward-language.md, "Null and error".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from grpo_rewards.columns import Column, Status
+from grpo_rewards.types import Type
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +30,21 @@ def strict(columns: tuple[Column, ...]) -> tuple[npt.NDArray[np.bool_], npt.NDAr
     for column in reversed(columns):  # errors over nulls
         status = np.where(column.is_error, column.status, status)
     return present, status.astype(np.uint8)
+
+
+def ready_rows(
+    types: Sequence[Type], columns: Sequence[Column]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
+    """Which rows a kernel sees [B], and the status of those that it does not.
+
+    A kernel takes the null of a nullable parameter itself; it never sees an error.
+    """
+    present, status = strict(tuple(columns))
+    if any(type_.nullable for type_ in types):
+        present = np.ones(len(present), bool)
+        for type_, column in zip(types, columns, strict=True):
+            present &= ~column.is_error & (column.present | type_.nullable)
+    return present, status
 
 
 def numeric(function: Callable[..., Array]) -> Callable[..., Column]:
