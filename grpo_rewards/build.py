@@ -84,7 +84,7 @@ def ruleset_of(
     for score, value in scores.items():
         expr = _prepare(value, declared, named)
         statements.append(x.Score(score, None, expr))
-        named.append((expr.key(), score))
+        named.append((x.as_expr(value).key(), score))
     limits = None if bounds is None else x.Bounds(*(x.as_expr(end) for end in bounds))
     statements.append(x.Reward(limits, _prepare(reward, declared, named)))
     clash = [score for score in scores if score in declared]

@@ -50,10 +50,11 @@ def check(
     """The graph of a ruleset and everything there is to say about it, in the file's order.
 
     Where a finding is an error the graph is incomplete and must not be scored. `params` overrides
-    declared params, as `--set` does. `functions` are those of `extern` statements, by target;
-    a graph without them can be looked at, not run.
+    declared params, as `--set` does. `functions` holds those of `extern` statements, by target, by
+    the time that the graph is run.
     """
-    lowering = Lowering(Graph(name=parsed.ruleset.name), functions or {})
+    functions = {} if functions is None else functions
+    lowering = Lowering(Graph(name=parsed.ruleset.name), functions)
     checker = _Checker(parsed, dict(params or {}), lowering)
     checker.run()
     findings = [*parsed.findings, *checker.findings]
@@ -332,8 +333,8 @@ class _Checker:
         interval = UNIT if returns.kind == "bool" else Interval()
         if statement.bounds is not None:
             interval = self._interval(statement.bounds)
-        function = self.lowering.functions.get(statement.target)
-        self.lowering.names[statement.name] = as_rule(statement, function, interval)
+        own = as_rule(statement, self.lowering.functions, interval)
+        self.lowering.names[statement.name] = own
 
     def on_let(self, statement: x.Let) -> None:
         self._declare(statement.name, statement)
@@ -509,6 +510,8 @@ class _Checker:
                 self._report("N06", f"there is no param `{name}` to set", Place(0, 1), hint)
 
     def _lint_unused(self) -> None:
+        if any(f.severity == "error" for f in (*self.parsed.findings, *self.findings)):
+            return  # what is broken might have used it
         used = self.lowering.used
         kinds = {
             x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let",

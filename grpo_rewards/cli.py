@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from grpo_rewards import cli_audit, cli_grade
 from grpo_rewards.check import check as check_ruleset
+from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.errors import RewardError
 from grpo_rewards.explain import explain_row
 from grpo_rewards.fmt import format_text
@@ -23,6 +25,7 @@ from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
 from grpo_rewards.scorer import parse_file, read_text
 from grpo_rewards.terminal import (
+    AllowExtern,
     AsJson,
     File,
     Files,
@@ -141,11 +144,16 @@ def fmt(
 
 
 @app.command()
-def test(files: Files, settings: Settings = None, as_json: AsJson = False) -> None:
+def test(
+    files: Files,
+    settings: Settings = None,
+    allow_extern: AllowExtern = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the test blocks of rulesets."""
     failed = False
     for path in files:
-        with opened(path, settings) as scorer:
+        with opened(path, settings, allow_extern=allow_extern) as scorer:
             results = run_tests(scorer, folder=path.parent)
         failed |= not all(result.passed for result in results)
         if as_json:
@@ -197,10 +205,18 @@ def score(
     skip_bad_lines: Annotated[
         bool, typer.Option("--skip-bad-lines", help="Count unreadable lines instead of stopping.")
     ] = False,
+    run_checks: Annotated[
+        bool, typer.Option("--check", help="Assert the ruleset's `check` statements.")
+    ] = False,
+    allow_extern: AllowExtern = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a dataset: the input's columns, then one per score, the reward and their status."""
-    with opened(ruleset, settings, workers) as scorer, _progress(data, not as_json) as advance:
+    with (
+        opened(ruleset, settings, workers, allow_extern=allow_extern) as scorer,
+        _progress(data, not as_json) as advance,
+    ):
+        checks = Checks(scorer) if run_checks else None
         totals = score_file(
             scorer,
             data,
@@ -210,13 +226,28 @@ def score(
             step=step,
             limit=limit,
             on_bad_line="skip" if skip_bad_lines else "error",
+            checks=checks,
             progress=advance,
         )
+    results = checks.results() if checks else []
     if as_json:
-        print_json(_totals_json(totals, scorer.hash, output))
+        shown = [dataclasses.asdict(result) for result in results]
+        print_json({**_totals_json(totals, scorer.hash, output), "checks": shown})
     else:
         out.print(_totals_table(totals))
         out.print(f"{totals.rows:,} rows" + (f" → {output}" if output else ""), markup=False)
+        for result in results:
+            _show_check(result)
+    raise typer.Exit(0 if all(result.verdict for result in results) else 1)
+
+
+def _show_check(result: CheckResult) -> None:
+    """`check signal failed: group.fraction_zero_std(reward) <= 0.8`, and the values beneath."""
+    verdict = {True: "holds", False: "failed", None: "has no answer"}[result.verdict]
+    console = out if result.verdict else err
+    console.print(f"check {result.name} {verdict}: {result.text}", markup=False)
+    for text, value in result.values.items():
+        console.print(f"  {text} = {'null' if value is None else f'{value:.6g}'}", markup=False)
 
 
 @contextmanager
@@ -265,9 +296,10 @@ def explain(
     mapping: Mapping = None,
     settings: Settings = None,
     step: Step = None,
+    allow_extern: AllowExtern = False,
 ) -> None:
     """Show why a row of a dataset got its reward; without one, the plan of the ruleset."""
-    with opened(ruleset, settings) as scorer:
+    with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         if data is None:
             out.print(scorer.explain(), markup=False)
             return

@@ -18,6 +18,7 @@ from grpo_rewards.explain import shorten
 from grpo_rewards.offline import read_rows
 from grpo_rewards.scores import as_floats
 from grpo_rewards.terminal import (
+    AllowExtern,
     AsJson,
     File,
     Mapping,
@@ -36,6 +37,7 @@ def attack(
     mapping: Mapping = None,
     settings: Settings = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Attack this many rows.")] = 20,
+    allow_extern: AllowExtern = False,
     as_json: AsJson = False,
 ) -> None:
     """Try families of reward hacks, drawn relative to each gold; report the highest reward that a
@@ -44,7 +46,7 @@ def attack(
     Without DATA the golds of the file's tests are attacked. Exit 1 where an `attack` statement of
     the ruleset does not hold.
     """
-    with opened(ruleset, settings) as scorer:
+    with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         rows = (
             read_rows(scorer, data, mapping=pairs(mapping, "--map"), limit=limit)
             if data is not None
@@ -79,10 +81,14 @@ def diff(
     mapping: Mapping = None,
     settings: Settings = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
+    allow_extern: AllowExtern = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two rulesets over one dataset: which scores change, and the rows that change most."""
-    with opened(a, settings) as one, opened(b, settings) as other:
+    with (
+        opened(a, settings, allow_extern=allow_extern) as one,
+        opened(b, settings, allow_extern=allow_extern) as other,
+    ):
         paths = pairs(mapping, "--map")
         rows = [
             {**left, **right}
@@ -115,10 +121,11 @@ def calibrate(
     mapping: Mapping = None,
     settings: Settings = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
+    allow_extern: AllowExtern = False,
     as_json: AsJson = False,
 ) -> None:
     """Hold a score against labels: AUC, kappa, precision and recall, and who disagrees."""
-    with opened(ruleset, settings) as scorer:
+    with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         if score not in (*scorer.names, "reward"):
             known = ", ".join((*scorer.names, "reward"))
             raise typer.BadParameter(f"no score {score!r}; there are {known}", param_hint="--score")

@@ -138,13 +138,13 @@ def _type_of(hint: Any) -> Type:
 # From a statement to a rule of the graph
 
 
-def as_rule(statement: x.Extern, function: Any, interval: Interval) -> Rule:
-    """The rule that a statement declares; `function` is None while nothing is to be run."""
+def as_rule(statement: x.Extern, functions: Mapping[str, Any], interval: Interval) -> Rule:
+    """The rule that a statement declares; its target is looked up when it is run."""
     params = tuple(
         Parameter(f"arg{i}", parse_type(text)) for i, text in enumerate(statement.params, 1)
     )
     returns = parse_type(statement.type)
-    kernel = ColumnKernel(_Kernel(statement, function, returns, interval))
+    kernel = ColumnKernel(_Kernel(statement, functions, returns, interval))
     signature = f"{statement.name}({', '.join(statement.params)}) -> {returns}"
     doc = f"A rule of the user's own, from {statement.target}."
     identity = str(statement)
@@ -159,10 +159,10 @@ def as_rule(statement: x.Extern, function: Any, interval: Interval) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
-    """A user's function over columns. `function` may be a UserRule."""
+    """A user's function over columns. In `functions` stand functions and UserRules."""
 
     statement: x.Extern
-    function: Any
+    functions: Mapping[str, Any]
     returns: Type
     interval: Interval
 
@@ -171,7 +171,8 @@ class _Kernel:
         ready, status = ready_rows(declared, columns)
         rows = np.flatnonzero(ready).tolist()
         arguments = [[column.row(i) for i in rows] for column in columns]
-        batch = isinstance(self.function, UserRule) and self.function.batch
+        found = self.functions[self.statement.target]
+        batch = isinstance(found, UserRule) and found.batch
         results = self._at_once(rows, arguments) if batch else self._by_row(rows, arguments)
         outcomes = [Outcome(None, Status(code)) for code in status]
         for i, result in zip(rows, results, strict=True):
@@ -195,9 +196,9 @@ class _Kernel:
 
     def _ask(self, row: int, *args: Any) -> Any:
         """The user's answer; whatever goes wrong in there is told with its place."""
-        function = self.function.function if isinstance(self.function, UserRule) else self.function
+        found = self.functions[self.statement.target]
         try:
-            return function(*args)
+            return (found.function if isinstance(found, UserRule) else found)(*args)
         except Exception as error:
             raise RuleError(self.statement.name, row, repr(error)) from error
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from grpo_rewards.checks import Checks
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.dataset import Writer, open_dataset
 from grpo_rewards.errors import BatchError
@@ -104,10 +105,12 @@ def score_file(
     step: float | None = None,
     limit: int | None = None,
     on_bad_line: str = "error",
+    checks: Checks | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Totals:
     """Scores every row of `source` into `target` (or nowhere). Atomic: a run that fails leaves no
-    file. Raises BatchError in one line for whatever is wrong with the data."""
+    file. `checks` are fed on the way. Raises BatchError in one line for whatever is wrong with the
+    data."""
     dataset = open_dataset(source, on_bad_line=on_bad_line)
     paths = column_paths(scorer, mapping or {}, dataset.fields())
     if group is not None:
@@ -123,7 +126,7 @@ def score_file(
             if left is not None and left <= 0:
                 break
             part = batch if left is None or len(batch.rows) <= left else batch.head(left)
-            scores = scorer(**part.columns, **ambient)
+            scores = (checks or scorer)(**part.columns, **ambient)
             totals.add(scores)
             if writer is not None:
                 writer.write(part.rows, scores.to_columns())

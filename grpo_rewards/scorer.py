@@ -52,8 +52,10 @@ class Scorer:
         self._parsed = parsed
         self._params = dict(params or {})
         self._workers = workers
-        self._functions = load_functions(parsed, functions or {}, allow=allow_extern)
+        self._functions: dict[str, Any] = {}
         self._graph = checked(parsed, params=self._params, functions=self._functions)
+        # after the check: what is wrong with the text is told before any code is loaded
+        self._functions.update(load_functions(parsed, functions or {}, allow=allow_extern))
         self._plan = Plan.of(self._graph, self._graph.columns)
         self._memo = Memo()
         self._pool: Pool | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,13 @@ Mapping = Annotated[
 Step = Annotated[
     float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
 ]
+AllowExtern = Annotated[
+    bool,
+    typer.Option(
+        "--allow-extern",
+        help="Run the Python functions that `extern` names; modules beside the ruleset are found.",
+    ),
+]
 
 
 def print_json(value: Any) -> None:
@@ -60,6 +68,11 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
 
 
 @contextmanager
-def opened(path: Path, settings: Sequence[str] | None, workers: int = 1) -> Iterator[Scorer]:
-    with load(path, params=pairs(settings, "--set"), workers=workers) as scorer:
+def opened(
+    path: Path, settings: Sequence[str] | None, workers: int = 1, *, allow_extern: bool = False
+) -> Iterator[Scorer]:
+    if allow_extern:
+        sys.path.insert(0, str(path.resolve().parent))
+    params = pairs(settings, "--set")
+    with load(path, params=params, workers=workers, allow_extern=allow_extern) as scorer:
         yield scorer
