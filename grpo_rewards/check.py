@@ -216,8 +216,6 @@ class _Checker:
     def on_param(self, statement: x.Param) -> None:
         self._declare(statement.name, statement)
         type_ = self._type(statement.type, statement.place)
-        if statement.value is None:
-            raise Problem("T02", f"param `{statement.name}` has no value", statement.place)
         value = self.lowering.constant(statement.value)
         place = statement.value.place
         if statement.name in self.overrides:

@@ -334,8 +334,8 @@ class Param(Statement):
     keyword = "param"
     name: str
     type: str
-    bounds: Bounds | ListExpr | None = None
-    value: Expr | None = None
+    bounds: Bounds | ListExpr | None
+    value: Expr
 
 
 @dataclass(frozen=True, eq=False)
