@@ -13,10 +13,12 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 import grpo_rewards as gr
+from grpo_rewards.audit import attack
 from grpo_rewards.check import check
 from grpo_rewards.cli import app
 from grpo_rewards.parse import parse_all
 from grpo_rewards.rules import CATALOG
+from grpo_rewards.ruletest import run_tests
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -49,10 +51,13 @@ def test_python_blocks_run_and_print_what_the_page_shows(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
-def test_rulesets_on_the_pages_compile(page: Path) -> None:
+def test_rulesets_on_the_pages_compile_and_pass_their_tests(page: Path) -> None:
     for kind, text in blocks(page):
         if kind == "reward":
-            assert gr.loads(text)
+            with gr.loads(text) as scorer:
+                assert not [result for result in run_tests(scorer) if not result.passed]
+                rows = [dict(row) for test in scorer.tests for row in test.rows]
+                assert not attack(scorer, rows).breaches if rows else True
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_ids)
