@@ -80,6 +80,12 @@ def test_the_first_ruleset_of_the_readme_is_the_example_that_it_loads() -> None:
     assert rulesets[0] == (ROOT / "examples" / "boxed.reward").read_text("utf-8")
 
 
+def test_the_rulesets_of_the_tutorial_are_the_files_that_it_runs() -> None:
+    rulesets = [text for kind, text in blocks(ROOT / "docs" / "tutorial.md") if kind == "reward"]
+    for text, name in zip(rulesets, ("first", "second"), strict=True):
+        assert text == (ROOT / "examples" / "tutorial" / f"{name}.reward").read_text("utf-8")
+
+
 FINDINGS = re.findall(
     r"^\| ([SNTW]\d\d) \| .*? \| (.*?) \| (.*?) ?\|$",
     (ROOT / "docs" / "findings.md").read_text("utf-8"),

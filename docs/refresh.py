@@ -1,0 +1,70 @@
+"""Runs the commands and the Python of these pages again, and writes what they print below them.
+
+    .venv/bin/python docs/refresh.py
+
+tests/test_docs.py holds the pages to what is printed; this brings them up to date after a change
+that was meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(
+    r"^```(?P<kind>\w*)\n(?P<text>.*?)^```\n(?:\n*```\n(?P<printed>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
+)
+TIMES = re.compile(r"[\d.]+ │$", re.MULTILINE)  # seconds differ from run to run
+
+
+def refreshed(page: str) -> str:
+    """The page with what its blocks print now."""
+    names: dict[str, object] = {}
+
+    def renew(block: re.Match[str]) -> str:
+        if block["kind"] == "console" and block["text"].startswith("$ grpo-rewards "):
+            command, _, shown = block["text"].partition("\n")
+            printed = _command(command) + "\n"
+            if TIMES.sub("", printed) == TIMES.sub("", shown):
+                return block[0]
+            return block[0].replace(block["text"], f"{command}\n{printed}", 1)
+        if block["kind"] == "python":
+            printed = _python(block["text"], names)
+            if printed and block["printed"] is not None:
+                return block[0].replace(f"```\n{block['printed']}", f"```\n{printed}", 1)
+            return block[0] + (f"\n```\n{printed}```\n" if printed else "")
+        return block[0]
+
+    return BLOCK.sub(renew, page)
+
+
+def _command(command: str) -> str:
+    from grpo_rewards.cli import app
+
+    return CliRunner().invoke(app, shlex.split(command)[2:]).output.strip()
+
+
+def _python(code: str, names: dict[str, object]) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "page", "exec"), names)  # noqa: S102 - our own pages
+    text = printed.getvalue().strip("\n")
+    return f"{text}\n" if text else ""
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        before = path.read_text("utf-8")
+        after = refreshed(before)
+        if after != before:
+            path.write_text(after, "utf-8")
+            print(f"refreshed {path.relative_to(ROOT)}")  # noqa: T201
