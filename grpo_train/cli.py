@@ -38,6 +38,11 @@ console = Console(stderr=True)
 Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
 Run = Annotated[Path, typer.Argument(help="A run folder, runs/<name>.", show_default=False)]
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="key=value…", help="Put over the file: optim.lr=1e-5 steps=50"),
+]
+
 
 def main() -> None:
     """Entry point: what we raise on purpose is printed as one message, without a traceback."""
@@ -59,10 +64,7 @@ def _fail(error: TrainError, code: int) -> None:
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="A TOML file.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="key=value…", help="Put over the file: optim.lr=1e-5 steps=50"),
-    ] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Check, plan the memory, score one batch; train nothing."),
@@ -101,8 +103,9 @@ def init(
 @app.command()
 def resume(
     folder: Run,
+    overrides: Overrides = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on even if the ruleset or config has changed.")
+        bool, typer.Option("--force", help="Go on even if config, ruleset or prompts have changed.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +113,7 @@ def resume(
     from grpo_train.session import resume as reopen
 
     _quiet()
-    _train(reopen(folder, force=force), as_json=as_json)
+    _train(reopen(folder, overrides or [], force=force), as_json=as_json)
 
 
 @app.command(name="eval")
@@ -122,7 +125,7 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Held-out accuracy of a run's policy: pass@1, pass@k and the scores."""
-    from grpo_train.train import evaluate_run
+    from grpo_train.session import evaluate_run
 
     _quiet()
     result = evaluate_run(folder, samples=samples, limit=limit, model=model)
@@ -199,10 +202,11 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
     total = session.config.steps
     with _bar("train", total, ("reward", "length", "tokens_per_s"), done=session.step) as advance:
-        result = train(session, advance)
-    _print_scores(session.record.read())
-    if result.before is not None and result.after is not None:
-        _print_accuracy(result.before, result.after)
+        result = train(session, advance, _print_alarm)
+    _print_scores(session.history)
+    accuracy = [row for row in session.history if "eval/pass_at_1" in row]
+    if len(accuracy) > 1:
+        _print_accuracy(accuracy[0], accuracy[-1])
     folder = result.folder
     console.print(
         f"{result.steps} steps in {result.seconds:.0f} s"
@@ -211,20 +215,25 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
         highlight=False,
     )
     if result.stopped:
-        console.print(f"stopped; go on with: grpo-train resume {folder}", highlight=False)
+        console.print(
+            f"stopped by {result.stopped}; go on with: grpo-train resume {folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if as_json:
         found: dict[str, Any] = {"run": str(folder), "steps": result.steps}
         found["seconds"] = round(result.seconds + warm_seconds, 2)
-        if result.before is not None:
-            found["pass_at_1_before"] = result.before.pass_at_1
-        if result.after is not None:
-            found["pass_at_1_after"] = result.after.pass_at_1
+        if accuracy:
+            found["pass_at_1_before"] = accuracy[0]["eval/pass_at_1"]
+            found["pass_at_1_after"] = accuracy[-1]["eval/pass_at_1"]
+        found["alarms"] = [row["alarm"] for row in session.record.read("alarms.jsonl")]
+        found["stopped"] = result.stopped
         _print_json(found)
 
 
 def _rehearse(session: Any, *, as_json: bool) -> None:
     """The first batch with its scores, and nothing written."""
-    from grpo_train.train import sample_batch
+    from grpo_train.batch import sample_batch
 
     for note in session.notes:
         console.print(note, markup=False, highlight=False)
@@ -239,12 +248,15 @@ def _rehearse(session: Any, *, as_json: bool) -> None:
         _print_json({"scores": scored.means(), "notes": session.notes} | spent)
 
 
-def _print_accuracy(before: Any, after: Any) -> None:
-    for name, found in (("before", before), ("after", after)):
+def _print_alarm(alarm: Any) -> None:
+    console.print(str(alarm), style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_accuracy(first: dict[str, Any], last: dict[str, Any]) -> None:
+    for row in (first, last):
         console.print(
-            f"held-out pass@1 {name:>6}: {found.pass_at_1:.3f}  "
-            f"95% interval [{found.low:.3f}, {found.high:.3f}]  "
-            f"({found.prompts} prompts × {found.samples})",
+            f"held-out pass@1 at step {row['step']:>4}: {row['eval/pass_at_1']:.3f}  "
+            f"95% interval [{row['eval/low']:.3f}, {row['eval/high']:.3f}]",
             highlight=False,
         )
 

@@ -167,6 +167,26 @@ class Save(Section, frozen=True):
     """Checkpoints kept, the newest; 0 = all."""
 
 
+class Alarms(Section, frozen=True):
+    """When a run says that something goes wrong (grpo_train/alarms.py)."""
+
+    window: int = 10
+    """Rollout batches that are compared with as many earlier ones."""
+    entropy: float = 0.02
+    """Entropy collapse below, nats a token; 0 = never."""
+    length: float = 3.0
+    """Length blow-up: times the first window's mean length."""
+    truncated: float = 0.5
+    """Share of completions cut at `sampling.max_tokens`; 1 = never."""
+    signal: float = 0.05
+    """Too few groups with unequal rewards: share below; 0 = never."""
+    mismatch: float = 0.05
+    """Mean difference of engine and trainer, nats a token."""
+    stop: list[str] = []
+    """Alarms that stop the run with a checkpoint: "hacking", say. A gradient that is not finite
+    always does."""
+
+
 class Config(Section, frozen=True):
     """A whole run."""
 
@@ -205,6 +225,7 @@ class Config(Section, frozen=True):
     optim: Optim = Optim()
     eval: Eval = Eval()
     save: Save = Save()
+    alarms: Alarms = Alarms()
 
 
 POSITIVE = (
@@ -258,6 +279,21 @@ def build_config(tree: dict[str, Any], *, source: str = "config") -> Config:
 def dump_config(config: Config) -> bytes:
     """The resolved config as TOML is read back by `load_config`; every field is written."""
     return _toml(msgspec.to_builtins(config)).encode()
+
+
+def flat_config(config: Config) -> dict[str, Any]:
+    """Every field by its dotted path."""
+    found: dict[str, Any] = {}
+
+    def walk(tree: dict[str, Any], path: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{path}{key}.")
+            else:
+                found[f"{path}{key}"] = value
+
+    walk(msgspec.to_builtins(config), "")
+    return found
 
 
 def starter() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def digest(self) -> str:
+        """A hash of texts and columns, in order: the same prompts or not."""
+        found = hashlib.blake2b(digest_size=16)
+        for text, row in zip(self.text, self.rows, strict=True):
+            found.update(json.dumps([text, row], sort_keys=True, default=str).encode())
+        return found.hexdigest()
 
     def pick(self, index: Iterable[int]) -> Prompts:
         """Some of them, in that order."""

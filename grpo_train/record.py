@@ -5,7 +5,8 @@ runs/<name>/
   ruleset.reward     the canonical text
   run.json           ruleset hash, versions, hardware, git state, command
   metrics.jsonl      one object a step; evaluations have their own lines
-  samples.jsonl      one group a step, with its scores and statuses
+  samples.jsonl      one group a step, with its scores and statuses; rows that show an alarm
+  alarms.jsonl       what went wrong, and where in samples.jsonl it shows
   checkpoints/       step-000050/ …
   model/             the trained policy, a Hugging Face directory
   report.html        the curves, self-contained
@@ -33,6 +34,7 @@ from grpo_train.errors import ConfigError
 from grpo_train.score import Scored
 
 PACKAGES = ("grpo-rewards", "torch", "transformers", "tokenizers", "numpy", "lark", "sympy")
+LOGS = ("metrics.jsonl", "samples.jsonl", "alarms.jsonl")
 COLORS = {"line": "#2563eb", "raw": "#bfdbfe", "eval": "#059669"}
 
 
@@ -56,34 +58,56 @@ class Record:
         facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
         (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """One line of `metrics.jsonl`; what is not finite is null."""
-        clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._append("metrics.jsonl", [{"step": step} | clean])
+    def restart(self, config: Config, step: int) -> None:
+        """Go on after `step`: forget what came later, write down the config as it is now."""
+        _replace(self.folder / "config.toml", dump_config(config).decode())
+        self.truncate(step)
+
+    def metrics(self, step: int, values: dict[str, float]) -> dict[str, Any]:
+        """One line of `metrics.jsonl`, returned as it will be read; what is not finite is null."""
+        row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._append("metrics.jsonl", [row])
+        return row
 
     def samples(
-        self, step: int, prompts: Prompts, scored: Scored, advantage: Sequence[float]
+        self,
+        step: int,
+        prompts: Prompts,
+        scored: Scored,
+        advantage: Sequence[float],
+        *,
+        rows: Sequence[int] | None = None,
+        alarm: str = "",
     ) -> None:
-        """The first group of a rollout batch in `samples.jsonl`, a row a completion."""
+        """Rows of a rollout batch in `samples.jsonl`: the first group, or those asked for."""
         size = len(scored.texts) // len(prompts)
-        rows = []
-        for i in range(size):
+        found = []
+        for i in range(size) if rows is None else rows:
             scores = {name: _number(column[i]) for name, column in scored.scores.items()}
             status = {n: c[i] for n, c in scored.status.items() if c[i] != "ok"}
-            row = {"step": step, "prompt": prompts.text[0], "completion": scored.texts[i]}
-            row |= {"gold": prompts.rows[0].get("gold"), "reward": _number(scored.reward[i])}
-            rows.append(row | {"advantage": advantage[i], "scores": scores, "status": status})
-        self._append("samples.jsonl", rows)
+            row: dict[str, Any] = {"step": step} | ({"alarm": alarm} if alarm else {})
+            row |= {"prompt": prompts.text[i // size], "completion": scored.texts[i]}
+            row |= {
+                "gold": prompts.rows[i // size].get("gold"),
+                "reward": _number(scored.reward[i]),
+            }
+            found.append(row | {"advantage": advantage[i], "scores": scores, "status": status})
+        self._append("samples.jsonl", found)
+
+    def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int]:
+        """A line of `alarms.jsonl`; its evidence are the last `rows` lines of `samples.jsonl`."""
+        last = (self.folder / "samples.jsonl").read_bytes().count(b"\n")
+        place = (last - rows + 1, last)
+        self._append("alarms.jsonl", [{"step": step, "alarm": name, "text": text, "rows": place}])
+        return place
 
     def truncate(self, step: int) -> None:
         """Forget what came after a checkpoint, so that a resumed run does not write it twice."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in LOGS:
             path = self.folder / name
             if path.exists():
                 kept = [line for line in _whole_lines(path) if line["step"] <= step]
-                draft = path.with_suffix(".draft")
-                draft.write_text("".join(_line(row) for row in kept), encoding="utf-8")
-                draft.replace(path)
+                _replace(path, "".join(_line(row) for row in kept))
 
     def read(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a log."""
@@ -99,6 +123,13 @@ class Record:
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, whenever the process dies."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def _line(row: dict[str, Any]) -> str:

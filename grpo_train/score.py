@@ -21,6 +21,7 @@ from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
 Floats = npt.NDArray[np.float64]
+ERRORS = frozenset({"timeout", "too_large", "failed"})  # of a score's status
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,15 @@ class Scored:
     def means(self) -> dict[str, float]:
         """Mean of every score over the rows that have one; NaN where none has."""
         return {name: _mean(column) for name, column in self.scores.items()}
+
+    def spreads(self) -> dict[str, float]:
+        """Standard deviation of every score over the rows that have one: 0 teaches nothing."""
+        return {name: _spread(column) for name, column in self.scores.items()}
+
+    def errors(self) -> float:
+        """Share of rows with a score that a bound or a deadline cut short."""
+        rows = zip(*self.status.values(), strict=True)
+        return sum(not ERRORS.isdisjoint(row) for row in rows) / max(1, len(self.texts))
 
     def take(self, rows: Sequence[int]) -> Scored:
         """Some rows, in that order."""
@@ -61,6 +71,12 @@ class Scored:
 def _mean(column: Floats) -> float:
     present = column[~np.isnan(column)]
     return float(present.mean()) if len(present) else math.nan
+
+
+def _spread(column: Floats) -> float:
+    present = column[~np.isnan(column)]
+    # Not the standard deviation of equal numbers, which rounding makes more than 0.
+    return float(present.std()) if len(present) and np.ptp(present) else 0.0
 
 
 def load_scorer(reward: Reward) -> Any:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from grpo_train.config import Config, dump_config, load_config
+from grpo_train.alarms import Alarm, evidence
+from grpo_train.config import Config, dump_config, flat_config, load_config
 from grpo_train.data import Prompts, Sampler, load_prompts
 from grpo_train.errors import CheckpointError, ConfigError
+from grpo_train.evaluate import Evaluation, evaluate
 from grpo_train.pack import Layout
 from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
 from grpo_train.record import Record
 from grpo_train.rollout import Engine, NativeEngine, Sampling
-from grpo_train.score import load_scorer
+from grpo_train.score import Scored, load_scorer
 from grpo_train.state import (
     Progress,
     list_checkpoints,
@@ -27,6 +30,21 @@ from grpo_train.state import (
     save_checkpoint,
 )
 from grpo_train.update import Batch, Updater
+
+#: Fields that a resumed run may change and still be the same run; `steps` too, where the learning
+#: rate does not depend on it.
+FREE = ("name", "runs", "save.", "eval.", "alarms.")
+DIFF_LINES = 20  # of a changed ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A rollout batch as it was scored: what an alarm shows of it."""
+
+    prompts: Prompts
+    scored: Scored
+    advantage: list[float]
+    length: list[int]
 
 
 @dataclass(slots=True)
@@ -48,6 +66,23 @@ class Session:
     batch: Batch | None = None
     used: int = 0  # updates made from `batch`
     notes: list[str] = field(default_factory=list)  # of the checks before the first step
+    history: list[dict[str, Any]] = field(default_factory=list)  # `metrics.jsonl` so far
+    drawn: Drawn | None = None  # what the last batch was made of
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Metrics of the step that was just made."""
+        self.history.append(self.record.metrics(self.step, metrics))
+
+    def alarm(self, alarm: Alarm) -> Alarm:
+        """On record, with the rows that show it."""
+        assert self.drawn is not None  # alarms come with a new batch
+        d = self.drawn
+        rows = evidence(alarm.name, d.scored, d.length, self.config.eval.score)
+        self.record.samples(
+            alarm.step, d.prompts, d.scored, d.advantage, rows=rows, alarm=alarm.name
+        )
+        place = self.record.alarm(alarm.name, alarm.step, alarm.text, len(rows))
+        return replace(alarm, rows=place)
 
 
 def sampling(config: Config) -> Sampling:
@@ -87,6 +122,45 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     )
 
 
+def evaluate_session(session: Session) -> Evaluation | None:
+    """Held-out accuracy now, on record; None without held-out prompts."""
+    if session.held_out is None:
+        return None
+    config = session.config
+    result, _ = evaluate(
+        session.engine,
+        session.policy,
+        session.scorer,
+        session.held_out,
+        Sampling(config.sampling.max_tokens, config.eval.temperature),
+        samples=config.eval.samples,
+        score=config.eval.score,
+        seed=config.seed,
+        step=session.step,
+    )
+    session.log(result.metrics())
+    return result
+
+
+def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> Evaluation:
+    """Held-out accuracy of a run's result, or of another model on the same prompts."""
+    config = load_config(folder / "config.toml")
+    if not config.data.eval:
+        raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
+    policy = load_policy(model or str(folder / "model"), device=config.device)
+    result, _ = evaluate(
+        NativeEngine(policy, config.sampling.max_rows),
+        policy,
+        load_scorer(config.reward),
+        load_prompts(config.data.eval, config.data, policy, limit=limit),
+        Sampling(config.sampling.max_tokens, config.eval.temperature),
+        samples=samples,
+        score=config.eval.score,
+        seed=config.seed,
+    )
+    return result
+
+
 def _updater(config: Config, policy: Policy, *, layout: Layout) -> Updater:
     o = config.optim
     optimizer = torch.optim.AdamW(
@@ -110,39 +184,78 @@ def start(config: Config) -> Session:
     return session
 
 
-def resume(folder: Path, *, force: bool = False) -> Session:
-    """A run as its last whole checkpoint left it; `force` accepts another ruleset or config."""
-    config = load_config(folder / "config.toml")
+def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) -> Session:
+    """A run as its last whole checkpoint left it; one without a checkpoint starts again.
+
+    `overrides` (`key=value`) go over the run's config. What would make it another run (config,
+    ruleset, prompts) is refused with the difference, unless `force`.
+    """
+    config = load_config(folder / "config.toml", list(overrides))
     found = list_checkpoints(folder / "checkpoints")
     if not found:
-        raise CheckpointError(f"{folder} has no whole checkpoint")
-    progress = read_progress(found[-1])
-    session = open_session(config, folder)
-    session.reference = frozen_copy(session.policy) if config.loss.kl_coef else None
-    saved = load_policy(str(found[-1] / "model"), device=config.device)
-    session.policy.model.load_state_dict(saved.model.state_dict())
-    restore_optimizer(found[-1], session.policy, session.updater.optimizer)
+        session = open_session(config, folder)
+        session.record.restart(config, -1)
+        session.history = session.record.read()
+        session.notes.append("no checkpoint yet: the run starts again")
+        return session
+    last = found[-1]
+    progress = read_progress(last)
     if not force:
-        _same_run(session, progress)
-    session.step, session.rollouts = progress.step, progress.rollouts
-    session.sampler.position = progress.position
-    tensors = read_buffer(found[-1])
-    if tensors is not None:
-        session.batch, session.used = Batch.of_tensors(tensors)
-    session.record.truncate(progress.step)
+        same_run(last, progress, config, load_scorer(config.reward))
+    session = open_session(config, folder)
+    if not force and progress.data_hash != session.prompts.digest():
+        raise CheckpointError(
+            f"the prompts of `{config.data.train}` are not those of the checkpoint\n"
+            "hint: --force goes on with what is there now"
+        )
+    restore(session, last, progress)
+    session.record.restart(config, progress.step)
+    session.history = session.record.read()
     return session
 
 
-def _same_run(session: Session, progress: Progress) -> None:
-    """Refuse what would silently change the run."""
-    if progress.ruleset_hash != session.scorer.hash:
+def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
+    """Put a session where a checkpoint stands."""
+    saved = load_policy(str(checkpoint / "model"), device=session.config.device)
+    session.policy.model.load_state_dict(saved.model.state_dict())
+    restore_optimizer(checkpoint, session.policy, session.updater.optimizer)
+    session.step, session.rollouts = progress.step, progress.rollouts
+    session.sampler.position = progress.position
+    tensors = read_buffer(checkpoint)
+    if tensors is not None:
+        session.batch, session.used = Batch.of_tensors(tensors)
+
+
+def same_run(checkpoint: Path, progress: Progress, config: Config, scorer: Any) -> None:
+    """Refuse what would silently change the run, and show what it is."""
+    before = load_config(checkpoint / "config.toml")
+    if lines := changes(before, config):
         raise CheckpointError(
-            f"the ruleset `{session.config.reward.ruleset}` has changed since the checkpoint: "
-            f"{progress.ruleset_hash[:12]} then, {session.scorer.hash[:12]} now\n"
-            f"hint: {session.record.folder}/ruleset.reward is what it was; --force goes on anyway"
+            "the config has changed since the checkpoint:\n  "
+            + "\n  ".join(lines)
+            + "\nhint: --force goes on anyway"
         )
-    if progress.config_hash != _config_hash(session.config):
-        raise CheckpointError("config.toml has changed since the checkpoint\nhint: --force goes on")
+    if progress.ruleset_hash != scorer.hash:
+        old = (checkpoint / "ruleset.reward").read_text(encoding="utf-8").splitlines()
+        new = str(scorer).splitlines()
+        lines = list(difflib.unified_diff(old, new, "then", "now", n=0, lineterm=""))
+        raise CheckpointError(
+            f"the ruleset `{config.reward.ruleset}` has changed since the checkpoint:\n  "
+            + "\n  ".join(lines[:DIFF_LINES])
+            + "\nhint: --force goes on anyway"
+        )
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Fields that differ and make another run of it: `optim.lr: 0.0001 then, 0.001 now`."""
+    then, now = flat_config(old), flat_config(new)
+    constant = old.optim.schedule == new.optim.schedule == "constant"
+    free = FREE + (("steps",) if constant else ())
+    return [
+        f"{name}: {then.get(name)!r} then, {now.get(name)!r} now"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name) and not name.startswith(free)
+    ]
 
 
 def save(session: Session) -> Path:
@@ -155,8 +268,8 @@ def save(session: Session) -> Path:
         session.step,
         session.sampler.position,
         session.rollouts,
-        _config_hash(config),
         session.scorer.hash,
+        session.prompts.digest(),
     )
     return save_checkpoint(
         session.record.checkpoints,
@@ -164,12 +277,9 @@ def save(session: Session) -> Path:
         session.policy,
         session.updater.optimizer,
         buffer,
+        files={"config.toml": dump_config(config).decode(), "ruleset.reward": str(session.scorer)},
         keep=config.save.keep,
     )
-
-
-def _config_hash(config: Config) -> str:
-    return hashlib.blake2b(dump_config(config), digest_size=16).hexdigest()
 
 
 def check_ready(config: Config) -> None:

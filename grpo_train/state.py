@@ -1,9 +1,10 @@
 """Atomic save and exact restore: weights, optimizer, position of the data, buffered rollouts.
 
 A checkpoint is a folder `step-000123`: `model/` in Hugging Face's layout, `optimizer.safetensors`,
-`state.json`, a buffer where a rollout batch is half used, and `manifest.json`, which is written
-last and names every file with its size and digest. All of it is written under another name,
-flushed, then renamed: a folder with that name is whole, whenever the power goes.
+`state.json`, a buffer where a rollout batch is half used, the texts of config and ruleset, and
+`manifest.json`, which is written last and names every file with its size and digest. All of it is
+written under another name, flushed, then renamed, and a checkpoint that is to go is renamed before
+it is deleted: a folder with that name is whole, whenever the power goes.
 
 No state of a random generator is saved because there is none: every completion's numbers are a hash
 of (run, step, prompt, row), and the order of prompts of (run, epoch).
@@ -15,10 +16,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -36,8 +38,8 @@ class Progress:
     step: int  # updates done
     position: int  # of the prompt sampler
     rollouts: int  # rollout batches made
-    config_hash: str
     ruleset_hash: str
+    data_hash: str  # of the prompts and their columns, in order
 
 
 def save_checkpoint(
@@ -47,27 +49,39 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     buffer: dict[str, Tensor] | None,
     *,
+    files: Mapping[str, str] | None = None,
     keep: int = 0,
 ) -> Path:
-    """Write `folder/step-…`, drop all but the last `keep` (0 = none dropped), return its path."""
+    """Write `folder/step-…`, drop all but the last `keep` (0 = none dropped), return its path.
+
+    `files`: further texts by name.
+    """
     target = folder / f"step-{progress.step:06d}"
-    if (target / MANIFEST).exists():
-        return target
-    draft = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
+    for left in folder.glob(".*-*"):  # of a process that was killed
+        shutil.rmtree(left)
+    draft = folder / f".new-{target.name}"
     draft.mkdir(parents=True)
     policy.save(draft / "model")
     save_file(_optimizer_tensors(policy, optimizer), draft / "optimizer.safetensors")
     if buffer is not None:
         save_file(buffer, draft / "buffer.safetensors")
-    (draft / "state.json").write_text(json.dumps(asdict(progress), indent=1))
+    texts = {"state.json": json.dumps(asdict(progress), indent=1)} | dict(files or {})
+    for name, text in texts.items():
+        (draft / name).write_text(text, encoding="utf-8")
     _write_manifest(draft)
-    shutil.rmtree(target, ignore_errors=True)  # an older try without a manifest
+    if target.exists():
+        _drop(target)
     draft.rename(target)
     _flush(folder)
     for old in list_checkpoints(folder)[: -keep or None] if keep else []:
-        shutil.rmtree(old)
+        _drop(old)
     return target
+
+
+def _drop(checkpoint: Path) -> None:
+    """Take its name away first: a folder half deleted must not look like a checkpoint."""
+    old = checkpoint.rename(checkpoint.with_name(f".old-{checkpoint.name}"))
+    shutil.rmtree(old)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -79,25 +93,30 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_progress(checkpoint: Path) -> Progress:
     """Where the checkpoint stands, after checking every file of its manifest."""
     _check_manifest(checkpoint)
-    return Progress(**json.loads((checkpoint / "state.json").read_text()))
+    try:
+        return msgspec.json.decode((checkpoint / "state.json").read_bytes(), type=Progress)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(
+            f"{checkpoint}/state.json is of another version of grpo-train: {error}"
+        ) from error
 
 
 def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-    """Put the saved moments back; every trained parameter must have its own."""
-    saved = load_file(checkpoint / "optimizer.safetensors")
-    for name, parameter in _trained(policy):
-        if not any(key.startswith(f"{name}/") for key in saved):
-            if saved:
-                raise CheckpointError(f"{checkpoint}/optimizer.safetensors lacks `{name}`")
-            continue  # saved before the first update
-        state: dict[str, Any] = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            tensor = saved[f"{name}/{key}"]
+    """Put the saved moments back, each to its parameter; one that never moved has none."""
+    saved: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
+        name, _, part = key.rpartition("/")
+        saved.setdefault(name, {})[part] = tensor
+    trained = dict(_trained(policy))
+    if unknown := sorted(saved.keys() - trained.keys()):
+        raise CheckpointError(f"{checkpoint}/optimizer.safetensors: no parameter `{unknown[0]}`")
+    for name, state in saved.items():
+        device = trained[name].device
+        optimizer.state[trained[name]] = {
             # A step counter stays where the optimizer makes it.
-            state[key] = (
-                tensor.to(parameter.device) if key != "step" or _fused(optimizer) else tensor
-            )
-        optimizer.state[parameter] = state
+            part: tensor.to(device) if part != "step" or _fused(optimizer) else tensor
+            for part, tensor in state.items()
+        }
 
 
 def read_buffer(checkpoint: Path) -> dict[str, Tensor] | None:

@@ -229,7 +229,7 @@ MUTANTS = [
     ),
     Mutant(
         "stale old logprobs",
-        "train.py",
+        "batch.py",
         "Batch(rollouts, advantage.float(), valid, old,",
         "Batch(rollouts, advantage.float(), valid, old - 0.1,",
         "train",
@@ -237,7 +237,7 @@ MUTANTS = [
     Mutant(
         "Adam's moments not restored",
         "session.py",
-        "    restore_optimizer(found[-1], session.policy, session.updater.optimizer)\n",
+        "    restore_optimizer(checkpoint, session.policy, session.updater.optimizer)\n",
         "",
         "train",
     ),
@@ -250,7 +250,7 @@ MUTANTS = [
     ),
     Mutant(
         "same seeds every batch",
-        "train.py",
+        "batch.py",
         "row_seeds(config.seed, session.rollouts,",
         "row_seeds(config.seed, 0,",
         "train",

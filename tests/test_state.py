@@ -28,13 +28,13 @@ def make(step: int, folder: Path, *, keep: int = 0) -> tuple[Path, Policy, torch
     optimizer = torch.optim.AdamW(policy.model.parameters(), fused=True)
     sum(p.square().sum() for p in policy.model.parameters()).backward()
     optimizer.step()
-    progress = Progress(step, 3, 4, "c", "r")
+    progress = Progress(step, 3, 4, "r", "d")
     return save_checkpoint(folder, progress, policy, optimizer, None, keep=keep), policy, optimizer
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     path, policy, optimizer = make(7, tmp_path)
-    assert read_progress(path) == Progress(7, 3, 4, "c", "r")
+    assert read_progress(path) == Progress(7, 3, 4, "r", "d")
     again = torch.optim.AdamW(policy.model.parameters(), fused=True)
     state.restore_optimizer(path, policy, again)
     for parameter in policy.model.parameters():

@@ -15,14 +15,14 @@ import tiny_run
 import torch
 from torch import Tensor
 
-import grpo_train.train
 from grpo_train import update as update_module
+from grpo_train.batch import sample_batch
 from grpo_train.config import Config, Loss, Optim
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
 from grpo_train.policy import Policy, load_policy, wrap
 from grpo_train.rollout import NativeEngine, Sampling, row_seeds
-from grpo_train.session import Session, resume, save, start
-from grpo_train.train import sample_batch, train, train_step
+from grpo_train.session import Session, evaluate_session, resume, save, start
+from grpo_train.train import train, train_step
 from grpo_train.update import Batch, Updater
 
 ALL = torch.ones(12).bool()
@@ -229,11 +229,9 @@ def test_a_run_cut_at_every_step_is_the_run_uncut(tmp_path: Path, changes: dict[
     for cut in (1, 2, 3):
         session = start(tiny_run.make_config(tmp_path / f"cut-{cut}", **cuts))
         session.config = msgspec.structs.replace(session.config, steps=4)
-        partial = grpo_train.train._evaluate(session)
-        assert partial is not None
+        assert evaluate_session(session) is not None
         for _ in range(cut):
-            metrics = train_step(session)
-            session.record.metrics(session.step, metrics)
+            session.log(train_step(session))
         save(session)
         train_step(session)  # lost work, as after a kill
         again = resume(session.record.folder)
@@ -260,7 +258,7 @@ def test_a_signal_saves_and_stops(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     result = train(session, interrupt)
-    assert (result.stopped, result.steps) == (True, 2)
+    assert (result.stopped, result.steps) == ("SIGTERM", 2)
     again = resume(session.record.folder)
     assert train(again).steps == 4
 
