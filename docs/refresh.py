@@ -35,15 +35,21 @@ def refreshed(page: str) -> str:
             printed = _command(command) + "\n"
             if TIMES.sub("", printed) == TIMES.sub("", shown):
                 return block[0]
-            return block[0].replace(block["text"], f"{command}\n{printed}", 1)
+            return _with(block, "text", f"{command}\n{printed}")
         if block["kind"] == "python":
             printed = _python(block["text"], names)
             if printed and block["printed"] is not None:
-                return block[0].replace(f"```\n{block['printed']}", f"```\n{printed}", 1)
+                return _with(block, "printed", printed)
             return block[0] + (f"\n```\n{printed}```\n" if printed else "")
         return block[0]
 
     return BLOCK.sub(renew, page)
+
+
+def _with(block: re.Match[str], part: str, text: str) -> str:
+    """The block with other text in one of its parts."""
+    start, end = (at - block.start() for at in block.span(part))
+    return block[0][:start] + text + block[0][end:]
 
 
 def _command(command: str) -> str:
