@@ -143,6 +143,17 @@ class Optim(Section, frozen=True):
     """Clip; 0 = none."""
 
 
+class Lora(Section, frozen=True):
+    """Low-rank adapters (2106.09685), through peft."""
+
+    rank: int = 0
+    """Rank of every adapter; 0 = no adapters, all weights train."""
+    alpha: float = 32.0
+    """An adapter's product is scaled by alpha / rank; > 0."""
+    targets: list[str] = []
+    """Ends of names of the layers to adapt: "q_proj", say; [] = all linear ones but the head."""
+
+
 class Eval(Section, frozen=True):
     """Held-out accuracy."""
 
@@ -223,6 +234,7 @@ class Config(Section, frozen=True):
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
     optim: Optim = Optim()
+    lora: Lora = Lora()
     eval: Eval = Eval()
     save: Save = Save()
     alarms: Alarms = Alarms()
@@ -242,6 +254,7 @@ POSITIVE = (
     "advantage.k",
     "eval.temperature",
     "optim.lr",
+    "lora.alpha",
 )
 
 

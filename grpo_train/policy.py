@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from grpo_train.attention import NAME, TreeLayout, register
 from grpo_train.errors import ConfigError
 from grpo_train.logprob import Head
+
+ADAPTER = "default"  # peft's name of the only adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Policy:
     eos_ids: tuple[int, ...]
     pad_id: int
     checkpointing: bool = False  # recompute activations in the backward pass
+    adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
+    adapter_off: bool = False  # the reference of such a policy: the same weights without them
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +75,8 @@ class Policy:
             mask = None if visible is None else self._masks(positions, visible, cache)
         # Transformers recomputes in train mode only, and drops the cache there.
         self.model.train(self.checkpointing and torch.is_grad_enabled())
-        with self.autocast():
+        off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
+        with self.autocast(), off or contextlib.nullcontext():
             out = self.model.base_model(
                 input_ids=ids,
                 position_ids=positions,
@@ -135,9 +140,14 @@ class Policy:
         )
         return text
 
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight by its Hugging Face name, an adapter merged in: what other engines load."""
+        weights = ((name, tensor.detach()) for name, tensor in self.model.state_dict().items())
+        yield from _merged(self.model, weights) if self.adapter is not None else weights
+
     def save(self, folder: Path) -> None:
-        """A normal Hugging Face directory."""
-        self.model.save_pretrained(folder)
+        """A normal Hugging Face directory, an adapter merged in."""
+        self.model.save_pretrained(folder, state_dict=dict(self.named_weights()))
         self.tokenizer.save_pretrained(folder)
 
 
@@ -198,7 +208,34 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def frozen_copy(policy: Policy) -> Policy:
-    """The reference: the policy as it is now, never to be trained."""
+    """The reference: the policy as it is now, never to be trained. No copy where it has adapters
+    that are still without effect: the reference is the policy with them switched off."""
+    if policy.adapter is not None:
+        return replace(policy, adapter_off=True)
     model = copy.deepcopy(policy.model)
     model.requires_grad_(requires_grad=False)
     return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
+
+
+def _merged(model: Any, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Weights as the model without adapters names them: W + scale · B A.
+
+    `weights` must come in the model's order, where A and B follow their W.
+    """
+    base: dict[str, Tensor] = {}
+    for name, tensor in weights:
+        stem, _, part = name.partition(".base_layer.")
+        layer, _, factor = name.partition(".lora_")
+        if part == "weight":
+            base[stem] = tensor
+        elif part:
+            yield f"{stem}.{part}", tensor
+        elif factor.startswith("A."):
+            base[f"{layer}.A"] = tensor
+        elif factor.startswith("B."):
+            module = model.get_submodule(layer)
+            change = module.scaling[ADAPTER] * (tensor @ base.pop(f"{layer}.A"))
+            change = change.T if module.fan_in_fan_out else change
+            yield f"{layer}.weight", base.pop(layer) + change
+        else:
+            yield name, tensor

@@ -89,6 +89,7 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     """
     c = policy.model.config.get_text_config()
     weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
+    trained = 4.0 * sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
     width = 2 if policy.device.type == "cuda" else 4
     heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
@@ -98,9 +99,9 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     boundary = c.num_hidden_layers if config.checkpointing else 0
     found = {
         "weights": weights,
-        "gradients": weights,
-        "optimizer": 2 * weights,
-        "reference": weights if config.loss.kl_coef else 0.0,
+        "gradients": trained,
+        "optimizer": 2 * trained,
+        "reference": weights if config.loss.kl_coef and policy.adapter is None else 0.0,
         "cache": 2.0 * width * rows * columns * c.num_hidden_layers * heads * head_dim,
         "activations": float(
             width * config.token_budget * c.hidden_size * (34 * layers + boundary)

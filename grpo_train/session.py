@@ -15,6 +15,7 @@ from grpo_train.config import Config, dump_config, flat_config, load_config
 from grpo_train.data import Prompts, Sampler, load_prompts
 from grpo_train.errors import CheckpointError, ConfigError
 from grpo_train.evaluate import Evaluation, evaluate
+from grpo_train.lora import add_lora
 from grpo_train.pack import Layout
 from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
@@ -27,7 +28,9 @@ from grpo_train.state import (
     read_buffer,
     read_progress,
     restore_optimizer,
+    restore_weights,
     save_checkpoint,
+    save_weights,
 )
 from grpo_train.update import Batch, Updater
 
@@ -97,6 +100,8 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         torch.set_num_threads(config.threads)
     scorer = load_scorer(config.reward)
     policy = load_policy(config.model, device=config.device, checkpointing=config.checkpointing)
+    if config.lora.rank:
+        policy = add_lora(policy, config.lora, config.seed)
     prompts = load_prompts(config.data.train, config.data, policy)
     held_out = None
     if config.data.eval:
@@ -120,6 +125,14 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         sampler=Sampler(len(prompts), seed=config.seed),
         notes=notes,
     )
+
+
+def export(session: Session) -> None:
+    """The run's result: `model/`, which any tool loads, and its adapter where it has one."""
+    session.policy.save(session.record.folder / "model")
+    if session.policy.adapter is not None:
+        save_weights(session.policy, session.record.folder / "adapter")
+    session.record.report()
 
 
 def evaluate_session(session: Session) -> Evaluation | None:
@@ -216,8 +229,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
 
 def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
     """Put a session where a checkpoint stands."""
-    saved = load_policy(str(checkpoint / "model"), device=session.config.device)
-    session.policy.model.load_state_dict(saved.model.state_dict())
+    restore_weights(checkpoint, session.policy)
     restore_optimizer(checkpoint, session.policy, session.updater.optimizer)
     session.step, session.rollouts = progress.step, progress.rollouts
     session.sampler.position = progress.position

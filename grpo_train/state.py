@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from grpo_train.errors import CheckpointError
-from grpo_train.policy import Policy
+from grpo_train.lora import load_adapter, save_adapter
+from grpo_train.policy import Policy, load_policy
 
 MANIFEST = "manifest.json"
 
@@ -61,7 +62,7 @@ def save_checkpoint(
         shutil.rmtree(left)
     draft = folder / f".new-{target.name}"
     draft.mkdir(parents=True)
-    policy.save(draft / "model")
+    save_weights(policy, draft / "model")
     save_file(_optimizer_tensors(policy, optimizer), draft / "optimizer.safetensors")
     if buffer is not None:
         save_file(buffer, draft / "buffer.safetensors")
@@ -99,6 +100,25 @@ def read_progress(checkpoint: Path) -> Progress:
         raise CheckpointError(
             f"{checkpoint}/state.json is of another version of grpo-train: {error}"
         ) from error
+
+
+def save_weights(policy: Policy, folder: Path) -> None:
+    """What trains: a Hugging Face directory, or an adapter in peft's format."""
+    if policy.adapter is None:
+        policy.save(folder)
+    else:
+        save_adapter(policy, folder, policy.model.state_dict())
+
+
+def restore_weights(checkpoint: Path, policy: Policy) -> None:
+    """The inverse, in place."""
+    if policy.adapter is None:
+        saved = load_policy(str(checkpoint / "model"), device="cpu").model.state_dict()
+    else:
+        saved = load_adapter(checkpoint / "model")
+    unknown = policy.model.load_state_dict(saved, strict=policy.adapter is None).unexpected_keys
+    if unknown:
+        raise CheckpointError(f"{checkpoint}/model: no layer for `{unknown[0]}`")
 
 
 def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:

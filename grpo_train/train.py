@@ -28,7 +28,7 @@ from grpo_train.alarms import Alarm, raised
 from grpo_train.batch import make_batch
 from grpo_train.config import Config
 from grpo_train.errors import DivergenceError
-from grpo_train.session import Session, evaluate_session, save
+from grpo_train.session import Session, evaluate_session, export, save
 from grpo_train.signals import stop_signals
 from grpo_train.update import learning_rate
 
@@ -70,8 +70,7 @@ def train(
                 save(session)
         if stop:
             save(session)
-    session.policy.save(session.record.folder / "model")
-    session.record.report()
+    export(session)
     seconds = time.perf_counter() - started
     return Result(session.record.folder, session.step, seconds, stop.reason)
 
