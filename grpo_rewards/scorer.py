@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,14 @@ from grpo_rewards.plan import Plan
 from grpo_rewards.scores import Scores
 from grpo_rewards.types import Interval
 from grpo_rewards.workers import Inline, Workers
+
+if TYPE_CHECKING:
+    from grpo_rewards.adapters.datasets import MapFunction
+    from grpo_rewards.adapters.evals import LMEvalResults
+    from grpo_rewards.adapters.openrlhf import OpenRLHFReward
+    from grpo_rewards.adapters.trl import TRLReward
+    from grpo_rewards.adapters.verifiers import VerifiersReward
+    from grpo_rewards.adapters.verl import VerlReward
 
 
 class Scorer:
@@ -169,6 +177,50 @@ class Scorer:
                     else Inline()
                 )
             return self._pool
+
+    # In other people's trainers (each takes the options of the class that it returns)
+
+    def as_trl(self, **options: Any) -> TRLReward:
+        """A reward function for TRL's `GRPOTrainer`; see `adapters.trl.TRLReward`."""
+        from grpo_rewards.adapters.trl import TRLReward
+
+        return TRLReward(self, **options)
+
+    def as_verl(self, **options: Any) -> VerlReward:
+        """A `custom_reward_function` for verl; see `adapters.verl.VerlReward`."""
+        from grpo_rewards.adapters.verl import VerlReward
+
+        return VerlReward(self, **options)
+
+    def as_openrlhf(self, **options: Any) -> OpenRLHFReward:
+        """A `reward_func` for OpenRLHF; see `adapters.openrlhf.OpenRLHFReward`."""
+        from grpo_rewards.adapters.openrlhf import OpenRLHFReward
+
+        return OpenRLHFReward(self, **options)
+
+    def as_verifiers(self, **options: Any) -> VerifiersReward:
+        """Functions and weights of a verifiers `Rubric`; see `adapters.verifiers`."""
+        from grpo_rewards.adapters.verifiers import VerifiersReward
+
+        return VerifiersReward(self, **options)
+
+    def as_map(self, **options: Any) -> MapFunction:
+        """A function for `datasets.Dataset.map`; see `adapters.datasets.MapFunction`."""
+        from grpo_rewards.adapters.datasets import MapFunction
+
+        return MapFunction(self, **options)
+
+    def as_lm_eval(self, **options: Any) -> LMEvalResults:
+        """A `process_results` for lm-eval; see `adapters.evals.LMEvalResults`."""
+        from grpo_rewards.adapters.evals import LMEvalResults
+
+        return LMEvalResults(self, **options)
+
+    def as_inspect(self) -> Any:
+        """A scorer for an Inspect `Task`; see `adapters.evals.inspect_scorer`."""
+        from grpo_rewards.adapters.evals import inspect_scorer
+
+        return inspect_scorer(self)
 
     def close(self) -> None:
         """End the worker processes; the next batch starts new ones."""

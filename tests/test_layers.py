@@ -52,8 +52,9 @@ REWARDS = [
     "cli",
 ]
 
-#: `str()` of a node prints canonical text; the printer is a view that stands below the nodes.
-VIEWS = {("expr", "printer")}
+#: `str()` of a node prints canonical text, and `scorer.as_trl()` shows a scorer to a trainer: the
+#: printer and the adapters are views, which stand below what they show.
+VIEWS = {("expr", "printer"), ("scorer", "adapters")}
 
 
 def _imports(package: str) -> list[tuple[str, str, str]]:
