@@ -129,10 +129,11 @@ def evaluate_command(
 
     _quiet()
     result = evaluate_run(folder, samples=samples, limit=limit, model=model)
-    table = Table("measure", "value")
+    table = Table("measure", "value [95% interval]")
     table.add_row("pass@1", f"{result.pass_at_1:.3f} [{result.low:.3f}, {result.high:.3f}]")
     for k, value in result.pass_at_k.items():
-        table.add_row(f"pass@{k}", f"{value:.3f}")
+        low, high = result.intervals[k]
+        table.add_row(f"pass@{k}", f"{value:.3f} [{low:.3f}, {high:.3f}]")
     for name, value in result.scores.items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)

@@ -26,7 +26,8 @@ class Data(Section, frozen=True):
     """Prompts, and the columns that the ruleset reads."""
 
     train: str
-    """JSONL or Parquet file of prompts."""
+    """JSONL or Parquet file of prompts, or a Hugging Face data set (hub or folder):
+    "hf:openai/gsm8k:main:train"."""
     eval: str = ""
     """Held-out prompts; "" = no evaluation."""
     prompt: str = "prompt"
@@ -198,6 +199,15 @@ class Alarms(Section, frozen=True):
     always does."""
 
 
+class Log(Section, frozen=True):
+    """Where metrics go besides the run's folder, each through its own package."""
+
+    to: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """[] = nowhere else."""
+    project: str = "grpo-rewards"
+    """Of wandb and trackio."""
+
+
 class Config(Section, frozen=True):
     """A whole run."""
 
@@ -238,6 +248,7 @@ class Config(Section, frozen=True):
     eval: Eval = Eval()
     save: Save = Save()
     alarms: Alarms = Alarms()
+    log: Log = Log()
 
 
 POSITIVE = (

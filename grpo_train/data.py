@@ -1,4 +1,4 @@
-"""JSONL or Parquet → prompts and columns; a sampler whose position is part of the checkpoint."""
+"""Data files → prompts and columns; a sampler whose position is part of the checkpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 
 from grpo_train.config import Data
 from grpo_train.errors import DataError
 from grpo_train.policy import Policy
+
+HUB = "hf:"
+SHOWN = 3  # bad rows that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,18 @@ class Prompts:
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """The rows of a JSONL or Parquet file; a half-written line is reported with its number."""
+    """The rows of a JSONL or Parquet file, or of a Hugging Face data set (`hf:NAME:CONFIG:SPLIT`).
+
+    A half-written line is reported with its number.
+    """
     file = Path(path)
     try:
-        if file.suffix == ".parquet":
+        if path.startswith(HUB):
+            rows = _dataset_rows(path)
+        elif file.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            rows: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+            rows = pq.read_table(file).to_pylist()
         else:
             rows = _json_lines(file)
     except OSError as error:
@@ -84,6 +93,29 @@ def read_rows(path: str) -> list[dict[str, Any]]:
         raise DataError(f"{path}: {error}") from error
     if not rows:
         raise DataError(f"{path}: no rows")
+    return rows
+
+
+def _dataset_rows(path: str) -> list[dict[str, Any]]:
+    """A data set of the hub, or a folder that `save_to_disk` wrote or that holds data files."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"`{path}` needs the package datasets: pip install datasets") from error
+    name, config, split, *_ = (*path.removeprefix(HUB).split(":"), "", "")
+    saved = any((Path(name) / f).exists() for f in ("state.json", "dataset_dict.json"))
+    try:
+        found = (
+            datasets.load_from_disk(name) if saved else datasets.load_dataset(name, config or None)
+        )
+    except (datasets.exceptions.DatasetsError, FileNotFoundError) as error:
+        raise DataError(f"cannot read `{path}`: {error}") from error
+    if isinstance(found, datasets.DatasetDict):
+        if (split or "train") not in found:
+            have = ", ".join(f"`{name}`" for name in found)
+            raise DataError(f"`{path}` has no split `{split or 'train'}`, it has {have}")
+        found = found[split or "train"]
+    rows: list[dict[str, Any]] = found.to_list()
     return rows
 
 
@@ -106,11 +138,14 @@ def load_prompts(path: str, data: Data, policy: Policy, *, limit: int = 0) -> Pr
     """Prompts of a file, templated and tokenised; `limit` rows at most, 0 = all."""
     rows = [_mapped(row, data.map) for row in read_rows(path)]
     text, ids, kept = [], [], []
+    bad: list[str] = []
     for number, row in enumerate(rows, start=1):
-        prompt = _prompt_text(row.get(data.prompt), data, policy, f"{path}: row {number}")
+        try:
+            prompt = _prompt_text(row.get(data.prompt), data, policy)
+        except ValueError as error:
+            bad.append(f"row {number}: {error}")
+            continue
         tokens = policy.encode(prompt)
-        if not tokens:
-            raise DataError(f"{path}: row {number}: an empty prompt - column `{data.prompt}`")
         if data.max_prompt_tokens and len(tokens) > data.max_prompt_tokens:
             continue
         text.append(prompt)
@@ -118,6 +153,9 @@ def load_prompts(path: str, data: Data, policy: Policy, *, limit: int = 0) -> Pr
         kept.append(row)
         if limit and len(kept) == limit:
             break
+    if bad:
+        more = f"; and {len(bad) - SHOWN} more rows" if len(bad) > SHOWN else ""
+        raise DataError(f"{path}: {'; '.join(bad[:SHOWN])}{more} - column `{data.prompt}`")
     if not kept:
         raise DataError(f"{path}: every prompt is longer than {data.max_prompt_tokens} tokens")
     return Prompts(text, ids, kept, data.prefix, len(rows) - len(kept) if not limit else 0)
@@ -134,20 +172,23 @@ def _mapped(row: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def _prompt_text(prompt: Any, data: Data, policy: Policy, place: str) -> str:
+def _prompt_text(prompt: Any, data: Data, policy: Policy) -> str:
     """Plain text as it is, messages through the model's template; then the prefix."""
     if isinstance(prompt, str) and prompt and data.chat:
         prompt = [{"role": "user", "content": prompt + data.suffix}]
-    if isinstance(prompt, str):
-        return prompt + data.suffix + data.prefix if prompt else ""
+    if isinstance(prompt, str) and prompt:
+        return prompt + data.suffix + data.prefix
     if isinstance(prompt, list) and prompt:
         if policy.tokenizer.chat_template is None:
-            raise DataError(f"{place}: chat messages, but the tokenizer has no chat template")
-        text: str = policy.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
+            raise ValueError("chat messages, but the tokenizer has no chat template")
+        try:
+            text: str = policy.tokenizer.apply_chat_template(
+                prompt, tokenize=False, add_generation_prompt=True
+            )
+        except (TypeError, KeyError, jinja2.TemplateError) as error:
+            raise ValueError(f"the chat template refuses it: {error}") from error
         return text + data.prefix
-    raise DataError(f"{place}: no prompt - column `{data.prompt}`")
+    raise ValueError("no prompt" if prompt is None else f"no prompt: {str(prompt)[:40]!r}")
 
 
 class Sampler:

@@ -28,6 +28,7 @@ class Evaluation:
     low: float
     high: float
     pass_at_k: dict[int, float]
+    intervals: dict[int, tuple[float, float]]  # of each pass@k
     scores: dict[str, float]
     prompts: int
     samples: int
@@ -67,9 +68,14 @@ def pass_at_k(right: npt.NDArray[np.bool_], k: int) -> float:
     >>> pass_at_k(np.array([[True, False, False, False]]), 2)
     0.5
     """
+    return float(np.mean(_pass_at_k(right, k)))
+
+
+def _pass_at_k(right: npt.NDArray[np.bool_], k: int) -> Floats:
+    """The same of every prompt [P]."""
     n = right.shape[1]
     wrong = n - right.sum(axis=1)
-    return float(np.mean([1 - math.comb(int(w), k) / math.comb(n, k) for w in wrong]))
+    return np.array([1 - math.comb(int(w), k) / math.comb(n, k) for w in wrong])
 
 
 def evaluate(
@@ -101,6 +107,7 @@ def evaluate(
         low,
         high,
         {k: pass_at_k(right, k) for k in powers},
+        {k: bootstrap(_pass_at_k(right, k)) for k in powers},
         scored.means() | {"reward": float(np.nanmean(scored.reward))},
         len(prompts),
         samples,

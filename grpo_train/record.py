@@ -32,8 +32,9 @@ from grpo_train.config import Config, dump_config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.score import Scored
+from grpo_train.trackers import Tracker, open_trackers
 
-PACKAGES = ("grpo-rewards", "torch", "transformers", "tokenizers", "numpy", "lark", "sympy")
+PACKAGES = "grpo-rewards torch transformers tokenizers peft vllm numpy lark sympy".split()
 LOGS = ("metrics.jsonl", "samples.jsonl", "alarms.jsonl")
 COLORS = {"line": "#2563eb", "raw": "#bfdbfe", "eval": "#059669"}
 
@@ -44,6 +45,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
+        self.trackers: list[Tracker] = []
 
     def create(self, config: Config, scorer: Any) -> None:
         """Start a folder; one that already holds a run is not written over."""
@@ -57,16 +59,21 @@ class Record:
         (self.folder / "ruleset.reward").write_text(str(scorer), encoding="utf-8")
         facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
         (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        self.trackers = open_trackers(config, self.folder, 0)
 
     def restart(self, config: Config, step: int) -> None:
         """Go on after `step`: forget what came later, write down the config as it is now."""
         _replace(self.folder / "config.toml", dump_config(config).decode())
         self.truncate(step)
+        self.trackers = open_trackers(config, self.folder, step)
 
     def metrics(self, step: int, values: dict[str, float]) -> dict[str, Any]:
         """One line of `metrics.jsonl`, returned as it will be read; what is not finite is null."""
         row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._append("metrics.jsonl", [row])
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for tracker in self.trackers:
+            tracker.log(step, finite)
         return row
 
     def samples(
@@ -113,6 +120,12 @@ class Record:
         """The lines of a log."""
         path = self.folder / name
         return _whole_lines(path) if path.exists() else []
+
+    def close(self) -> None:
+        """No more metrics."""
+        for tracker in self.trackers:
+            tracker.close()
+        self.trackers = []
 
     def report(self) -> Path:
         """Write `report.html`: one small chart a metric, no script, nothing loaded."""

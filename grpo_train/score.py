@@ -87,6 +87,23 @@ def load_scorer(reward: Reward) -> Any:
         raise ConfigError(f"{error}\n- at `reward.ruleset`") from error
 
 
+def without_reward(scorer: Any, prompts: Prompts) -> list[int]:
+    """Prompts whose reward is null for an empty completion, so for any: no gold, or none to read.
+
+    Raises ConfigError where a column that the ruleset reads is not there.
+    """
+    size = len(prompts)
+    known = {
+        "completion": [""] * size,
+        "completion_ids": [[]] * size,
+        "n_tokens": [0.0] * size,
+        "truncated": [False] * size,
+        "step": [0.0] * size,
+    }
+    scores = _run(scorer, prompts.columns(1) | known, np.arange(size))
+    return [int(i) for i in np.flatnonzero(np.isnan(np.asarray(scores.reward, dtype=np.float64)))]
+
+
 def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, step: int) -> Scored:
     """Run the ruleset on completions, the prompts' columns, and what the trainer knows."""
     texts = [prompts.prefix + policy.decode(ids) for ids in rollouts.completion_ids()]
@@ -99,13 +116,17 @@ def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, ste
     }
     columns = prompts.columns(rollouts.group_size) | known
     group = np.repeat(np.arange(len(prompts)), rollouts.group_size)
-    try:
-        scores = scorer(**columns, group=group)
-    except gr.BatchError as error:
-        raise ConfigError(f"{error}\n- at `data.map`, which names the ruleset's columns") from error
+    scores = _run(scorer, columns, group)
     return Scored(
         np.asarray(scores.reward, dtype=np.float64),
         {name: np.asarray(scores[name], dtype=np.float64) for name in scores.names},
         {name: list(scores.status[name]) for name in scores.names},
         texts,
     )
+
+
+def _run(scorer: Any, columns: dict[str, Any], group: npt.NDArray[np.intp]) -> Any:
+    try:
+        return scorer(**columns, group=group)
+    except gr.BatchError as error:
+        raise ConfigError(f"{error}\n- at `data.map`, which names the ruleset's columns") from error

@@ -12,8 +12,8 @@ import torch
 
 from grpo_train.alarms import Alarm, evidence
 from grpo_train.config import Config, dump_config, flat_config, load_config
-from grpo_train.data import Prompts, Sampler, load_prompts
-from grpo_train.errors import CheckpointError, ConfigError
+from grpo_train.data import HUB, Prompts, Sampler, load_prompts
+from grpo_train.errors import CheckpointError, ConfigError, DataError
 from grpo_train.evaluate import Evaluation, evaluate
 from grpo_train.lora import add_lora
 from grpo_train.pack import Layout
@@ -21,7 +21,7 @@ from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
 from grpo_train.record import Record
 from grpo_train.rollout import Engine, NativeEngine, Sampling
-from grpo_train.score import Scored, load_scorer
+from grpo_train.score import Scored, load_scorer, without_reward
 from grpo_train.state import (
     Progress,
     list_checkpoints,
@@ -36,7 +36,7 @@ from grpo_train.update import Batch, Updater
 
 #: Fields that a resumed run may change and still be the same run; `steps` too, where the learning
 #: rate does not depend on it.
-FREE = ("name", "runs", "save.", "eval.", "alarms.")
+FREE = ("name", "runs", "save.", "eval.", "alarms.", "log.")
 DIFF_LINES = 20  # of a changed ruleset
 
 
@@ -99,17 +99,16 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     if config.threads:
         torch.set_num_threads(config.threads)
     scorer = load_scorer(config.reward)
-    policy = load_policy(config.model, device=config.device, checkpointing=config.checkpointing)
-    if config.lora.rank:
-        policy = add_lora(policy, config.lora, config.seed)
+    policy = _policy(config)
     prompts = load_prompts(config.data.train, config.data, policy)
     held_out = None
     if config.data.eval:
         held_out = load_prompts(config.data.eval, config.data, policy, limit=config.eval.limit)
+    notes = _check_rewards(scorer, prompts)
     engine = NativeEngine(policy, config.sampling.max_rows)
     checked = self_test(policy, engine, prompts.ids, sampling(config))
     plan = memory_plan(config, policy, max(map(len, prompts.ids)))
-    notes = [str(checked), memory_advice(plan, policy)]
+    notes += [str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
     return Session(
@@ -133,6 +132,7 @@ def export(session: Session) -> None:
     if session.policy.adapter is not None:
         save_weights(session.policy, session.record.folder / "adapter")
     session.record.report()
+    session.record.close()
 
 
 def evaluate_session(session: Session) -> Evaluation | None:
@@ -160,7 +160,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
     config = load_config(folder / "config.toml")
     if not config.data.eval:
         raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
-    policy = load_policy(model or str(folder / "model"), device=config.device)
+    policy = _result(folder, config) if not model else load_policy(model, device=config.device)
     result, _ = evaluate(
         NativeEngine(policy, config.sampling.max_rows),
         policy,
@@ -172,6 +172,34 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
         seed=config.seed,
     )
     return result
+
+
+def _result(folder: Path, config: Config) -> Policy:
+    """What a run left, or has reached so far."""
+    if (folder / "model").is_dir():
+        return load_policy(str(folder / "model"), device=config.device)
+    found = list_checkpoints(folder / "checkpoints")
+    if not found:
+        raise CheckpointError(f"{folder} has neither a result nor a checkpoint")
+    policy = _policy(config)
+    restore_weights(found[-1], policy)
+    return policy
+
+
+def _policy(config: Config) -> Policy:
+    policy = load_policy(config.model, device=config.device, checkpointing=config.checkpointing)
+    return add_lora(policy, config.lora, config.seed) if config.lora.rank else policy
+
+
+def _check_rewards(scorer: Any, prompts: Prompts) -> list[str]:
+    """Columns that are missing raise; prompts that can never be rewarded are counted."""
+    bad = without_reward(scorer, prompts)
+    if len(bad) == len(prompts):
+        raise DataError("every reward would be null: is a gold missing? - at `data.map`")
+    if not bad:
+        return []
+    row = prompts.rows[bad[0]]
+    return [f"{len(bad)} of {len(prompts)} prompts have no reward (null), the first: {row}"[:300]]
 
 
 def _updater(config: Config, policy: Policy, *, layout: Layout) -> Updater:
@@ -296,5 +324,6 @@ def save(session: Session) -> Path:
 
 def check_ready(config: Config) -> None:
     """What can be known before loading a model."""
-    if not Path(config.data.train).exists():
-        raise ConfigError(f"`{config.data.train}` does not exist - at `data.train`")
+    for name, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
+        if path and not path.startswith(HUB) and not Path(path).exists():
+            raise ConfigError(f"`{path}` does not exist - at `{name}`")

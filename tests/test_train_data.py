@@ -89,6 +89,30 @@ def test_a_file_that_is_no_parquet_or_absent(tmp_path: Path) -> None:
             read_rows(str(tmp_path / name))
 
 
+def test_bad_rows_are_reported_together(tmp_path: Path, policy: Policy) -> None:
+    path = lines(tmp_path, {"prompt": "a"}, *[{"prompt": None, "x": i} for i in range(5)])
+    with pytest.raises(DataError) as caught:
+        load_prompts(path, Data(train=path), policy)
+    assert "row 2: no prompt; row 3: no prompt; row 4: no prompt; and 2 more" in str(caught.value)
+
+
+def test_a_hugging_face_data_set_is_the_same_rows(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"prompt": "a", "gold": "1"}, {"prompt": "b", "gold": "2"}]
+    found = datasets.Dataset.from_list(rows)
+    found.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"test": found}).save_to_disk(tmp_path / "many")
+    assert read_rows(f"hf:{tmp_path}/one") == rows
+    assert read_rows(f"hf:{tmp_path}/many::test") == rows
+    with pytest.raises(DataError, match="no split `train`, it has `test`"):
+        read_rows(f"hf:{tmp_path}/many")
+    (tmp_path / "files").mkdir()
+    found.to_json(tmp_path / "files" / "train.jsonl")
+    assert read_rows(f"hf:{tmp_path}/files") == rows
+    with pytest.raises(DataError, match="cannot read"):
+        read_rows(f"hf:{tmp_path}/absent")
+
+
 @pytest.mark.parametrize("row", [{"question": "a"}, {"prompt": ""}, {"prompt": 3}, {"prompt": []}])
 def test_a_row_without_a_prompt_is_refused(tmp_path: Path, policy: Policy, row: Any) -> None:
     path = lines(tmp_path, {"prompt": "a"}, row)
