@@ -61,3 +61,9 @@ MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
 MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
+
+# What the server takes from strangers.
+MAX_BODY_BYTES = 32 * 2**20  # of one request; a batch of a thousand long completions
+MAX_REQUEST_ROWS = 20_000  # of one request; larger batches are cheaper in two
+MAX_QUEUE = 64  # requests that wait or run; the next one is told to come back
+MAX_UPLOADS = 16  # rulesets that were sent in; the oldest goes first

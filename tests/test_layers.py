@@ -46,9 +46,12 @@ REWARDS = [
     "adapters",
     "fmt",
     "savetables",
+    "openapi",
+    "serve",
     "terminal",
     "cli_audit",
     "cli_grade",
+    "cli_serve",
     "cli",
 ]
 
