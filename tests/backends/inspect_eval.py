@@ -1,0 +1,17 @@
+"""In a virtual environment with Inspect: a real `eval` of the example with a mock model."""
+
+import importlib.metadata
+import sys
+import tempfile
+
+from inspect_ai import eval as run_eval
+from inspect_ai.model import ModelOutput, get_model
+
+if __name__ == "__main__":
+    outputs = [ModelOutput.from_content("mockllm/model", "6 * 7\n#### 42")]
+    model = get_model("mockllm/model", custom_outputs=outputs)
+    with tempfile.TemporaryDirectory() as logs:
+        log = run_eval(sys.argv[1], model=model, log_dir=logs, display="none")[0]
+    assert log.status == "success", log.error
+    assert log.samples[0].scores["gsm8k"].value == {"reward": 1.0, "correct": 1.0, "answered": 1.0}
+    print("ok", importlib.metadata.version("inspect-ai"))
