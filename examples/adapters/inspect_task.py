@@ -1,4 +1,5 @@
-"""Inspect: inspect eval examples/adapters/inspect_task.py --model MODEL"""
+# inspect eval examples/adapters/inspect_task.py --model MODEL
+from pathlib import Path
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
@@ -9,5 +10,6 @@ import grpo_rewards as gr
 
 @task
 def gsm8k() -> Task:
-    rows = [Sample(input="What is 6 * 7? End with #### and the number.", target="42")]
-    return Task(rows, solver=generate(), scorer=gr.load("rulesets/gsm8k.reward").as_inspect())
+    scorer = gr.load(Path(__file__).parents[2] / "rulesets" / "gsm8k.reward").as_inspect()
+    rows = [Sample(input="6 * 7?", target="42")]
+    return Task(rows, solver=generate(), scorer=scorer)
