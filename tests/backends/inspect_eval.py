@@ -5,11 +5,12 @@ import sys
 import tempfile
 
 from inspect_ai import eval as run_eval
-from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
 if __name__ == "__main__":
-    outputs = [ModelOutput.from_content("mockllm/model", "6 * 7\n#### 42")]
-    model = get_model("mockllm/model", custom_outputs=outputs)
+    output = ModelOutput.from_content("mockllm/model", "6 * 7\n#### 42")
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1)  # else it fetches a tokenizer
+    model = get_model("mockllm/model", custom_outputs=[output])
     with tempfile.TemporaryDirectory() as logs:
         log = run_eval(sys.argv[1], model=model, log_dir=logs, display="none")[0]
     assert log.status == "success", log.error
