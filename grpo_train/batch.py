@@ -14,7 +14,7 @@ from grpo_train.config import Config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.rollout import Rollouts, join_rollouts, row_seeds
-from grpo_train.score import Scored, score
+from grpo_train.score import Scored, answer
 from grpo_train.session import Drawn, Session, sampling
 from grpo_train.update import Batch
 
@@ -76,17 +76,16 @@ def _sample_once(
     group_size = config.sampling.group_size
     seeds = row_seeds(config.seed, session.rollouts, torch.arange(count * group_size))
     session.rollouts += 1
-    start = time.perf_counter()
-    rollouts = session.engine.generate(prompts.ids, group_size, sampling(config), seeds)
-    middle = time.perf_counter()
-    scored = score(session.scorer, prompts, rollouts, session.policy, session.step)
-    end = time.perf_counter()
-    return (
+    rollouts, scored, spent = answer(
+        session.engine,
+        session.scorer,
+        session.policy,
         prompts,
-        rollouts,
-        scored,
-        {"seconds/generate": middle - start, "seconds/score": end - middle},
+        sampling(config),
+        seeds,
+        session.step,
     )
+    return prompts, rollouts, scored, spent
 
 
 def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Config) -> Tensor:

@@ -314,6 +314,8 @@ def _short(value: float) -> str:
 
 
 def _print_json(value: dict[str, Any]) -> None:
+    if console.quiet:
+        return
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -325,3 +327,8 @@ def _quiet() -> None:
     log: Any = transformers.utils.logging
     log.set_verbosity_error()
     log.disable_progress_bar()
+    console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun, the first process speaks
+
+
+if __name__ == "__main__":  # torchrun -m grpo_train.cli
+    main()

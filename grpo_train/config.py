@@ -238,6 +238,9 @@ class Config(Section, frozen=True):
     """CPU threads; 0 = torch's choice."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    shard_size: int = 0
+    """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
+    divisor of their number. 0 = all of them, 1 = a copy each."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     sampling: SamplingConfig = SamplingConfig()

@@ -14,8 +14,7 @@ from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.policy import Policy
 from grpo_train.rollout import Engine, Sampling, row_seeds
-from grpo_train.score import Scored
-from grpo_train.score import score as run_ruleset
+from grpo_train.score import Scored, answer
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,8 +91,7 @@ def evaluate(
 ) -> tuple[Evaluation, Scored]:
     """`samples` completions of each prompt, scored; the same seeds at every call."""
     seeds = row_seeds(seed, -1, torch.arange(len(prompts) * samples))
-    rollouts = engine.generate(prompts.ids, samples, sampling, seeds)
-    scored = run_ruleset(scorer, prompts, rollouts, policy, step)
+    _, scored, _ = answer(engine, scorer, policy, prompts, sampling, seeds, step)
     if score not in scored.scores:
         have = ", ".join(f"`{name}`" for name in scored.scores)
         raise ConfigError(f"the ruleset has no score `{score}`, it has {have} - at `eval.score`")

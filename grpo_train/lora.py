@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_train import distributed
 from grpo_train.config import Lora
 from grpo_train.errors import ConfigError
 from grpo_train.policy import ADAPTER, Policy
@@ -52,6 +53,8 @@ def save_adapter(policy: Policy, folder: Path, weights: dict[str, Tensor]) -> No
     named = {f"base_model.model.{name}": tensor for name, tensor in weights.items()}
     found = get_peft_model_state_dict(policy.adapter, named, save_embedding_layers=False)
     assert policy.adapter is not None
+    if distributed.rank():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.contiguous() for n, t in found.items()}, folder / "adapter_model.safetensors")
     policy.adapter.peft_config[ADAPTER].save_pretrained(folder)

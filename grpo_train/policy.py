@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_train import distributed
 from grpo_train.attention import NAME, TreeLayout, register
 from grpo_train.errors import ConfigError
+from grpo_train.linear import make_fast
 from grpo_train.logprob import Head
 
 ADAPTER = "default"  # peft's name of the only adapter
@@ -74,10 +76,13 @@ class Policy:
         else:
             mask = None if visible is None else self._masks(positions, visible, cache)
         # Transformers recomputes in train mode only, and drops the cache there.
-        self.model.train(self.checkpointing and torch.is_grad_enabled())
+        if self.model.training != (training := self.checkpointing and torch.is_grad_enabled()):
+            self.model.train(training)
         off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
         with self.autocast(), off or contextlib.nullcontext():
-            out = self.model.base_model(
+            # Sharded weights are made whole around a method of the model as a whole.
+            trunk = getattr(self.model, distributed.TRUNK, self.model.base_model)
+            out = trunk(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=mask,
@@ -142,13 +147,15 @@ class Policy:
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight by its Hugging Face name, an adapter merged in: what other engines load."""
-        weights = ((name, tensor.detach()) for name, tensor in self.model.state_dict().items())
+        weights = whole_weights(self.model)
         yield from _merged(self.model, weights) if self.adapter is not None else weights
 
     def save(self, folder: Path) -> None:
         """A normal Hugging Face directory, an adapter merged in."""
-        self.model.save_pretrained(folder, state_dict=dict(self.named_weights()))
-        self.tokenizer.save_pretrained(folder)
+        weights = dict(self.named_weights())  # in every process: they may be sharded
+        if distributed.rank() == 0:
+            self.model.save_pretrained(folder, state_dict=weights)
+            self.tokenizer.save_pretrained(folder)
 
 
 def load_policy(path: str, *, device: str = "auto", checkpointing: bool = False) -> Policy:
@@ -178,7 +185,10 @@ def wrap(
         register()
         model.set_attn_implementation(NAME)
     model.to(device)
+    model.eval()
     _remove_dropout(model)
+    if device == "cpu":
+        make_fast(model)
     if checkpointing:
         # Its name since transformers 5; the older one warns there.
         newer = getattr(model, "activation_checkpointing_enable", None)
@@ -215,6 +225,15 @@ def frozen_copy(policy: Policy) -> Policy:
     model = copy.deepcopy(policy.model)
     model.requires_grad_(requires_grad=False)
     return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
+
+
+def whole_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The model's state, tied weights tied as they are there."""
+    seen: dict[int, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen[id(tensor)] = distributed.whole(tensor.detach())
+        yield name, seen[id(tensor)]
 
 
 def _merged(model: Any, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from grpo_train import distributed
 from grpo_train.config import Config, dump_config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
@@ -46,6 +47,7 @@ class Record:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self.trackers: list[Tracker] = []
+        self.quiet = distributed.rank() > 0  # the first process writes
 
     def create(self, config: Config, scorer: Any) -> None:
         """Start a folder; one that already holds a run is not written over."""
@@ -54,6 +56,9 @@ class Record:
                 f"{self.folder} holds a run already - at `name`\n"
                 f"hint: grpo-train resume {self.folder}, or another name"
             )
+        distributed.barrier()
+        if self.quiet:
+            return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.toml").write_bytes(dump_config(config))
         (self.folder / "ruleset.reward").write_text(str(scorer), encoding="utf-8")
@@ -63,9 +68,11 @@ class Record:
 
     def restart(self, config: Config, step: int) -> None:
         """Go on after `step`: forget what came later, write down the config as it is now."""
-        _replace(self.folder / "config.toml", dump_config(config).decode())
-        self.truncate(step)
-        self.trackers = open_trackers(config, self.folder, step)
+        if not self.quiet:
+            _replace(self.folder / "config.toml", dump_config(config).decode())
+            self.truncate(step)
+            self.trackers = open_trackers(config, self.folder, step)
+        distributed.barrier()
 
     def metrics(self, step: int, values: dict[str, float]) -> dict[str, Any]:
         """One line of `metrics.jsonl`, returned as it will be read; what is not finite is null."""
@@ -103,6 +110,8 @@ class Record:
 
     def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int]:
         """A line of `alarms.jsonl`; its evidence are the last `rows` lines of `samples.jsonl`."""
+        if self.quiet:
+            return 0, 0
         last = (self.folder / "samples.jsonl").read_bytes().count(b"\n")
         place = (last - rows + 1, last)
         self._append("alarms.jsonl", [{"step": step, "alarm": name, "text": text, "rows": place}])
@@ -130,10 +139,14 @@ class Record:
     def report(self) -> Path:
         """Write `report.html`: one small chart a metric, no script, nothing loaded."""
         path = self.folder / "report.html"
+        if self.quiet:
+            return path
         path.write_text(report_html(self.folder.name, self.read()), encoding="utf-8")
         return path
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        if self.quiet:
+            return
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write("".join(_line(row) for row in rows))
 
@@ -179,6 +192,7 @@ def environment() -> dict[str, Any]:
         "hardware": {
             "machine": platform.machine(),
             "cpus": os.cpu_count(),
+            "processes": distributed.size(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if cuda else None,
         },

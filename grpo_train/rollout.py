@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from grpo_train import distributed
 from grpo_train.errors import EngineError
+from grpo_train.linear import packed
 from grpo_train.logprob import Support
 from grpo_train.policy import Policy
 
@@ -271,7 +273,7 @@ class NativeEngine:
         """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
         if any(not ids for ids in prompts):
             raise EngineError("a prompt without tokens cannot be continued")
-        with torch.inference_mode():
+        with distributed.gathered(self.policy.model), torch.inference_mode():
             return _Run(self.policy, prompts, n, sampling, seeds, self.max_rows).finish()
 
     def sync(self) -> None:
@@ -292,8 +294,8 @@ class _Run:
     ) -> None:
         self.policy, self.prompts, self.n, self.sampling = policy, prompts, n, sampling
         device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
-        self.head = policy.head
         self.room = min(total, max_rows)
+        self.head = policy.head.pack(self.room)
         self.longest = max(map(len, prompts), default=1) - 1  # columns that a prompt takes
         self.uniform = uniforms(seeds.to(device), limit)
         self.ids = torch.full((total, limit), policy.pad_id, device=device)

@@ -6,19 +6,22 @@ What comes back are plain columns, so that groups can be dropped and joined with
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 import grpo_rewards as gr
+from grpo_train import distributed
 from grpo_train.config import Reward
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.policy import Policy
-from grpo_train.rollout import Rollouts
+from grpo_train.rollout import Engine, Rollouts, Sampling, join_rollouts
 
 Floats = npt.NDArray[np.float64]
 ERRORS = frozenset({"timeout", "too_large", "failed"})  # of a score's status
@@ -123,6 +126,34 @@ def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, ste
         {name: list(scores.status[name]) for name in scores.names},
         texts,
     )
+
+
+def answer(
+    engine: Engine,
+    scorer: Any,
+    policy: Policy,
+    prompts: Prompts,
+    sampling: Sampling,
+    seeds: torch.Tensor,
+    step: int,
+) -> tuple[Rollouts, Scored, dict[str, float]]:
+    """Completions of all prompts with their scores, and the seconds spent on each.
+
+    `seeds` [P · G]: as many completions a prompt. Of several processes each takes its share.
+    """
+    n, mine = len(seeds) // len(prompts), distributed.share(len(prompts))
+    start = time.perf_counter()
+    own = prompts.pick(mine)
+    rows = slice(mine.start * n, mine.stop * n)
+    rollouts = engine.generate(own.ids, n, sampling, seeds[rows])
+    middle = time.perf_counter()
+    scored = score(scorer, own, rollouts, policy, step)
+    spent = {"seconds/generate": middle - start, "seconds/score": time.perf_counter() - middle}
+    if distributed.size() > 1:
+        parts = distributed.gather((rollouts, scored))
+        rollouts = join_rollouts([part for part, _ in parts])
+        scored = Scored.join([part for _, part in parts])
+    return rollouts, scored, spent
 
 
 def _run(scorer: Any, columns: dict[str, Any], group: npt.NDArray[np.intp]) -> Any:

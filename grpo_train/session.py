@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from grpo_train import distributed
 from grpo_train.alarms import Alarm, evidence
 from grpo_train.config import Config, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
@@ -34,9 +35,12 @@ from grpo_train.state import (
 )
 from grpo_train.update import Batch, Updater
 
-#: Fields that a resumed run may change and still be the same run; `steps` too, where the learning
-#: rate does not depend on it.
-FREE = ("name", "runs", "save.", "eval.", "alarms.", "log.")
+#: Fields that a resumed run may change and still be the same run up to rounding; `steps` too, where
+#: the learning rate does not depend on it.
+FREE = (
+    *("name", "runs", "save.", "eval.", "alarms.", "log."),
+    *("device", "threads", "shard_size", "token_budget", "checkpointing"),
+)
 DIFF_LINES = 20  # of a changed ruleset
 
 
@@ -98,8 +102,9 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     """Everything loaded and checked, before the first step. `folder` None makes no run folder."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    device = distributed.join_processes(config.device)
     scorer = load_scorer(config.reward)
-    policy = _policy(config)
+    policy = _policy(config, device)
     prompts = load_prompts(config.data.train, config.data, policy)
     held_out = None
     if config.data.eval:
@@ -111,10 +116,12 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     notes += [str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
+    reference = frozen_copy(policy) if config.loss.kl_coef else None
+    distributed.shard(policy.model, config.shard_size)
     return Session(
         config=config,
         policy=policy,
-        reference=frozen_copy(policy) if config.loss.kl_coef else None,
+        reference=reference,
         engine=engine,
         scorer=scorer,
         prompts=prompts,
@@ -181,13 +188,13 @@ def _result(folder: Path, config: Config) -> Policy:
     found = list_checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder} has neither a result nor a checkpoint")
-    policy = _policy(config)
+    policy = _policy(config, config.device)
     restore_weights(found[-1], policy)
     return policy
 
 
-def _policy(config: Config) -> Policy:
-    policy = load_policy(config.model, device=config.device, checkpointing=config.checkpointing)
+def _policy(config: Config, device: str) -> Policy:
+    policy = load_policy(config.model, device=device, checkpointing=config.checkpointing)
     return add_lora(policy, config.lora, config.seed) if config.lora.rank else policy
 
 

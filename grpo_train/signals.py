@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from grpo_train import distributed
+
 
 @dataclass(slots=True)
 class Stop:
@@ -17,6 +19,12 @@ class Stop:
 
     def __bool__(self) -> bool:
         return bool(self.reason)
+
+    def agreed(self) -> bool:
+        """Whether any process of the run has a reason: then all have it."""
+        for reason in distributed.gather(self.reason):
+            self.because(reason)
+        return bool(self)
 
     def because(self, reason: str) -> None:
         """The first reason stays."""

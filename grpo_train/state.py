@@ -25,9 +25,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from grpo_train import distributed
 from grpo_train.errors import CheckpointError
 from grpo_train.lora import load_adapter, save_adapter
-from grpo_train.policy import Policy, load_policy
+from grpo_train.policy import Policy, load_policy, whole_weights
 
 MANIFEST = "manifest.json"
 
@@ -58,15 +59,33 @@ def save_checkpoint(
     `files`: further texts by name.
     """
     target = folder / f"step-{progress.step:06d}"
-    for left in folder.glob(".*-*"):  # of a process that was killed
-        shutil.rmtree(left)
     draft = folder / f".new-{target.name}"
-    draft.mkdir(parents=True)
+    if distributed.rank() == 0:
+        for left in folder.glob(".*-*"):  # of a process that was killed
+            shutil.rmtree(left)
+        draft.mkdir(parents=True)
     save_weights(policy, draft / "model")
-    save_file(_optimizer_tensors(policy, optimizer), draft / "optimizer.safetensors")
+    moments = _optimizer_tensors(policy, optimizer)
+    if distributed.rank() == 0:
+        save_file(moments, draft / "optimizer.safetensors")
+        _finish(draft, target, progress, buffer, dict(files or {}), keep)
+    distributed.barrier()
+    return target
+
+
+def _finish(
+    draft: Path,
+    target: Path,
+    progress: Progress,
+    buffer: dict[str, Tensor] | None,
+    files: dict[str, str],
+    keep: int,
+) -> None:
+    """All but the tensors that may be sharded, then the manifest, then the name."""
+    folder = target.parent
     if buffer is not None:
         save_file(buffer, draft / "buffer.safetensors")
-    texts = {"state.json": json.dumps(asdict(progress), indent=1)} | dict(files or {})
+    texts = {"state.json": json.dumps(asdict(progress), indent=1)} | files
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
     _write_manifest(draft)
@@ -76,7 +95,6 @@ def save_checkpoint(
     _flush(folder)
     for old in list_checkpoints(folder)[: -keep or None] if keep else []:
         _drop(old)
-    return target
 
 
 def _drop(checkpoint: Path) -> None:
@@ -107,7 +125,7 @@ def save_weights(policy: Policy, folder: Path) -> None:
     if policy.adapter is None:
         policy.save(folder)
     else:
-        save_adapter(policy, folder, policy.model.state_dict())
+        save_adapter(policy, folder, dict(whole_weights(policy.model)))
 
 
 def restore_weights(checkpoint: Path, policy: Policy) -> None:
@@ -116,7 +134,10 @@ def restore_weights(checkpoint: Path, policy: Policy) -> None:
         saved = load_policy(str(checkpoint / "model"), device="cpu").model.state_dict()
     else:
         saved = load_adapter(checkpoint / "model")
-    unknown = policy.model.load_state_dict(saved, strict=policy.adapter is None).unexpected_keys
+    own = policy.model.state_dict()
+    unknown = sorted(saved.keys() - own.keys())
+    parts = {name: distributed.shard_like(t, own[name]) for name, t in saved.items() if name in own}
+    policy.model.load_state_dict(parts, strict=policy.adapter is None)
     if unknown:
         raise CheckpointError(f"{checkpoint}/model: no layer for `{unknown[0]}`")
 
@@ -131,10 +152,12 @@ def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.O
     if unknown := sorted(saved.keys() - trained.keys()):
         raise CheckpointError(f"{checkpoint}/optimizer.safetensors: no parameter `{unknown[0]}`")
     for name, state in saved.items():
-        device = trained[name].device
-        optimizer.state[trained[name]] = {
+        parameter = trained[name]
+        optimizer.state[parameter] = {
             # A step counter stays where the optimizer makes it.
-            part: tensor.to(device) if part != "step" or _fused(optimizer) else tensor
+            part: tensor
+            if part == "step" and not _fused(optimizer)
+            else distributed.shard_like(tensor, parameter)
             for part, tensor in state.items()
         }
 
@@ -156,7 +179,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> bool:
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments by parameter name, flat."""
     return {
-        f"{name}/{key}": value.contiguous()
+        f"{name}/{key}": distributed.whole(value).contiguous()
         for name, parameter in _trained(policy)
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)

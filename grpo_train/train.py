@@ -56,7 +56,7 @@ def train(
     with stop_signals() as stop:
         if session.step == 0 and not session.history:
             evaluate_session(session)
-        while session.step < config.steps and not stop:
+        while session.step < config.steps and not stop.agreed():
             metrics = train_step(session)
             session.log(metrics)
             on_step(session.step, metrics)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from grpo_train import distributed
 from grpo_train import loss as losses
 from grpo_train.config import Loss, Optim
 from grpo_train.errors import DivergenceError
@@ -114,8 +115,9 @@ class Updater:
     def logprobs(self, policy: Policy, rollouts: Rollouts, keep: Tensor) -> Tensor:
         """Logprobs [N] of all kept rows' tokens under a policy, without gradient; 0 elsewhere."""
         out = torch.zeros(len(rollouts.ids))
-        with torch.no_grad():
-            for micro in pack(rollouts, keep, self.token_budget, self.layout):
+        mine = distributed.my_rows(rollouts.length, keep, rollouts.group_size)
+        with torch.no_grad(), distributed.gathered(policy.model):
+            for micro in pack(rollouts, mine, self.token_budget, self.layout):
                 here = micro.to(policy.device)
                 found, _ = batch_logprobs(
                     policy,
@@ -125,7 +127,7 @@ class Updater:
                     with_entropy=False,
                 )
                 out[micro.token] = found.cpu()
-        return out
+        return distributed.total(out)
 
     def _taught(self, batch: Batch) -> Tensor:
         """Rows whose gradient is not 0 by construction."""
@@ -142,21 +144,39 @@ class Updater:
             self.loss.aggregation,
             max_length=self.max_tokens,
         ).float()
-        budget = self.token_budget
+        budget, group_size = self.token_budget, batch.rollouts.group_size
+        mine = distributed.my_rows(batch.rollouts.length, keep, group_size)
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 total: dict[str, Tensor] = {}
-                for micro in pack(batch.rollouts, keep, budget, self.layout):
+                micros = pack(batch.rollouts, mine, budget, self.layout)
+                extra = max(distributed.gather(len(micros))) - len(micros)
+                for micro in micros:
                     for name, value in self._backward(batch, micro, weight).items():
                         total[name] = total.get(name, torch.zeros_like(value)) + value
+                self._keep_pace(batch, keep, extra, total)
                 names = list(total)
-                return dict(zip(names, torch.stack(list(total.values())).tolist(), strict=True))
+                sums = distributed.total(torch.stack(list(total.values())))
+                return dict(zip(names, sums.tolist(), strict=True))
             except torch.OutOfMemoryError:
-                if budget <= int(batch.rollouts.length.max()):
-                    raise
+                if budget <= int(batch.rollouts.length.max()) or distributed.size() > 1:
+                    raise  # the others would wait for ever
                 budget //= 2
                 torch.cuda.empty_cache()
+
+    def _keep_pace(self, batch: Batch, keep: Tensor, extra: int, total: dict[str, Tensor]) -> None:
+        """Where weights are sharded every process makes as many passes as the busiest: extra ones
+        are of the shortest row, with no weight."""
+        if not extra:
+            return
+        length = torch.where(keep, batch.rollouts.length, batch.rollouts.length.max() + 1)
+        row = torch.arange(len(keep)) == length.argmin()
+        (micro,) = pack(batch.rollouts, row, self.token_budget, self.layout)
+        nothing = torch.zeros(len(batch.rollouts))
+        for _ in range(extra):
+            for name, value in self._backward(batch, micro, nothing).items():
+                total.setdefault(name, torch.zeros_like(value))
 
     def _backward(self, batch: Batch, micro: MicroBatch, weight: Tensor) -> dict[str, Tensor]:
         """Gradients of one micro-batch; its sums, still on the device."""
@@ -178,7 +198,7 @@ class Updater:
         )
         value = self._objective(batch, micro, tokens, entropy)
         loss = (value * weight[micro.row].to(device)).sum()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss * distributed.size())  # FSDP takes the mean
         sums = losses.ratio_stats(tokens, self.clip)
         sums |= {
             "loss": loss.detach(),
@@ -211,7 +231,7 @@ class Updater:
         """Clip the gradient to its largest norm; the norm before."""
         parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
         bound = self.optim.max_grad_norm or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(parameters, bound))
+        return float(distributed.whole(torch.nn.utils.clip_grad_norm_(parameters, bound)))
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:

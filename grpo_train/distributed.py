@@ -1,0 +1,162 @@
+"""Several processes, one run: `torchrun --nproc-per-node 8 --no-python grpo-train run CONFIG`.
+
+Every process samples and scores its share of the prompts, whole groups; the results are gathered,
+so each knows the whole batch and all advantages and weights of tokens are those of one process.
+Then each computes the gradient of its share of the rows, balanced by tokens, and the sum over
+processes is the step's gradient. Weights, gradients and moments are sharded by FSDP2.
+
+Every function here does nothing, or hands back its argument, in a run of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from grpo_train.errors import ConfigError
+
+T = TypeVar("T")
+TRUNK = "grpo_trunk"  # what `Policy.hidden` calls where weights are sharded
+
+
+def join_processes(device: str) -> str:
+    """Meet the other processes that torchrun started; the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo")
+    if not cuda:
+        return "cpu"
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    torch.cuda.set_device(local)
+    return f"cuda:{local}"
+
+
+def size() -> int:
+    """Processes of the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This one's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(count: int) -> range:
+    """This process's part of `count` things in order."""
+    return range(count * rank() // size(), count * (rank() + 1) // size())
+
+
+def gather(value: T) -> list[T]:
+    """The value of every process, in order of rank."""
+    if size() == 1:
+        return [value]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def barrier() -> None:
+    """Wait for the others."""
+    if size() > 1:
+        dist.barrier()
+
+
+def total(tensor: Tensor) -> Tensor:
+    """Sum over processes, in place."""
+    if size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def balanced(costs: Sequence[float]) -> list[int]:
+    """Which things this process takes so that all have about the same to do: the next most costly
+    goes to who has least. Every process finds the same answer."""
+    load = [0.0] * size()
+    mine = []
+    for i in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        least = load.index(min(load))
+        load[least] += costs[i]
+        if least == rank():
+            mine.append(i)
+    return sorted(mine)
+
+
+def my_rows(length: Tensor, keep: Tensor, group_size: int) -> Tensor:
+    """Rows [B] of `keep` that this process computes: whole groups."""
+    if size() == 1:
+        return keep
+    cost = (length * keep).view(-1, group_size).sum(1).tolist()
+    mine = torch.zeros(len(cost), dtype=torch.bool)
+    mine[balanced(cost)] = True
+    return keep & mine.repeat_interleave(group_size)
+
+
+def shard(model: Any, shard_size: int) -> None:
+    """FSDP2 over all processes, or over `shard_size` of them with copies over the rest."""
+    if size() == 1:
+        return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    part = shard_size or size()
+    if size() % part:
+        raise ConfigError(f"{size()} processes do not split into {part} - at `shard_size`")
+    kind = next(model.parameters()).device.type
+    names = ("replicate", "shard")
+    mesh = init_device_mesh(kind, (size() // part, part), mesh_dim_names=names)
+    for module in list(model.modules()):
+        if type(module).__name__ in (model._no_split_modules or ()):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    # Its hooks run around forward methods only, and the head is not part of ours.
+    setattr(model, TRUNK, lambda **inputs: model.base_model(**inputs))
+    register_fsdp_forward_method(model, TRUNK)
+
+
+@contextlib.contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """All weights whole, so that processes may run different numbers of forward passes."""
+    if size() == 1:
+        yield
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if not parts:
+        yield
+        return
+    model.set_reshard_after_forward(False)
+    with torch.no_grad():
+        for module in parts:
+            module.unshard()
+    try:
+        yield
+    finally:
+        for module in parts:
+            module.reshard()
+        model.set_reshard_after_forward(True)
+        model.set_reshard_after_forward(False, recurse=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor; every process must ask."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a whole tensor, as the parameter is sharded."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    tensor = tensor.to(parameter.device)
+    if not isinstance(parameter, DTensor) or tensor.ndim == 0:
+        return tensor
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
