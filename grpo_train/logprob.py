@@ -8,11 +8,13 @@ under `KEEP_BYTES`) keep them, which saves that second product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from grpo_train.linear import pack, product
 
 CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory
 KEEP_BYTES = 64 << 20  # up to here it is cheaper to keep the logits than to make them again
@@ -26,6 +28,11 @@ class Head:
     bias: Tensor | None = None  # [V]
     softcap: float = 0.0  # Gemma 2: cap · tanh(x / cap); 0 = off
     scale: float = 1.0  # Cohere and Granite multiply their logits
+    packed: Tensor | None = None  # the weight once more, in oneDNN's layout
+
+    def pack(self, rows: int) -> Head:
+        """The same, faster for many inputs of `rows` rows; until the weights change."""
+        return replace(self, packed=pack(self.weight, rows))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[…, h] → fp32 logits […, V] (fp64 stays), divided by the temperature."""
@@ -38,7 +45,9 @@ class Head:
     def raw(self, hidden: Tensor) -> Tensor:
         """x Wᵀ + b in fp32 or wider: bf16 inputs, but never bf16 logits."""
         if hidden.dtype in (torch.float32, torch.float64):
-            return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype), self.bias)
+            if self.packed is not None:
+                return product(hidden, self.packed, self.bias)
+            return product(hidden, self.weight.to(hidden.dtype), self.bias)
         flat = hidden.flatten(0, -2)
         if hidden.is_cuda:
             raw = torch.mm(flat, self.weight.to(hidden.dtype).T, out_dtype=torch.float32)
@@ -176,7 +185,7 @@ class _HeadFunction(torch.autograd.Function):
             raw = _through_cap(raw, hidden, at, head, temperature)
             narrow = raw.to(hidden.dtype)
             if grad_hidden is not None:
-                grad_hidden[at] = narrow @ weight.to(hidden.dtype)
+                grad_hidden[at] = product(narrow, weight.to(hidden.dtype).T)
             if grad_weight is not None:
                 grad_weight += narrow.T @ hidden[at]
             if grad_bias is not None:

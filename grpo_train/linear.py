@@ -1,0 +1,101 @@
+"""Linear layers on CPU through oneDNN, which is faster than torch's own choice there.
+
+Torch multiplies fp32 matrices with MKL, which packs the weights anew in every call: at the 32 rows
+of a decoding step that costs as much as the product. Here a layer's class is swapped for one with
+the same weights and state, whose products oneDNN makes; while a rollout batch is decoded the
+weights do not change, and a copy in oneDNN's blocked layout serves all its steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+PACK_BYTES = 4 << 30  # larger models are decoded from their own weights: the copy would not pay
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b without a gradient; `weight` may be packed."""
+    if weight.layout is torch.strided and not _usable(x, weight):
+        return linear(x, weight, bias)
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def pack(weight: Tensor, rows: int) -> Tensor | None:
+    """`weight` [out, in] in the layout that suits inputs of `rows` rows; None where it cannot be."""
+    if not _usable(weight, weight):
+        return None
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return packed
+
+
+def _usable(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN has an fp32 product for it."""
+    here = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return here and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ + b with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (grad,) = grads
+        flat = grad.flatten(0, -2)
+        wanted = ctx.needs_input_grad
+        return (
+            product(grad.contiguous(), weight.T) if wanted[0] else None,
+            flat.T @ x.flatten(0, -2) if wanted[1] else None,
+            flat.sum(dim=0) if wanted[2] else None,
+        )
+
+
+class FastLinear(torch.nn.Linear):
+    """`torch.nn.Linear` with other kernels; `packed` is set while the weights do not change."""
+
+    packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x Wᵀ + b."""
+        if self.packed is not None:
+            return product(x, self.packed, self.bias)
+        if not _usable(x, self.weight):
+            return super().forward(x)
+        if not torch.is_grad_enabled():
+            return product(x, self.weight, self.bias)
+        out: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch's
+        return out
+
+
+def make_fast(model: torch.nn.Module) -> None:
+    """Swap the class of every plain linear layer; weights, names and hooks stay what they are."""
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = FastLinear
+
+
+@contextlib.contextmanager
+def packed(model: torch.nn.Module, rows: int) -> Iterator[None]:
+    """Within: products with packed weights, which must not change, without gradients."""
+    layers = [module for module in model.modules() if isinstance(module, FastLinear)]
+    size = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
+    try:
+        if size <= PACK_BYTES:
+            for layer in layers:
+                layer.packed = pack(layer.weight, rows)
+        yield
+    finally:
+        for layer in layers:
+            layer.packed = None
