@@ -24,7 +24,8 @@ MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
 MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory
 
 # Worker processes.
-MAX_WORKER_MB = 1_024  # address space of one; SymPy itself needs about a tenth
+MAX_WORKER_MB = 1_024  # that one may map beyond its libraries; SymPy needs about a tenth
+MAX_DEATHS = 3  # of workers at one item before it counts as lost; somebody else may kill one
 
 # Formats.
 MAX_GRAMMAR_CHARS = 16_000  # a page of grammar; more is generated, or hostile
@@ -55,6 +56,7 @@ SAMPLE_POINTS = 6  # where two expressions are compared: three positive, three w
 MAX_PAIRS = 2_000  # of parts that one comparison looks at
 MAX_MATRIX = 12  # rows or columns of a matrix product that is worked out
 MAX_SYMPY_NODES = 200  # of both trees together; SymPy's own algorithms know no bounds
+MAX_CLEARED_NODES = 100  # of two equations that are cleared of denominators; products grow
 MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 
 # Languages.
@@ -67,3 +69,6 @@ MAX_BODY_BYTES = 32 * 2**20  # of one request; a batch of a thousand long comple
 MAX_REQUEST_ROWS = 20_000  # of one request; larger batches are cheaper in two
 MAX_QUEUE = 64  # requests that wait or run; the next one is told to come back
 MAX_UPLOADS = 16  # rulesets that were sent in; the oldest goes first
+
+# What a report holds.
+MAX_REPORT_CHARS = 20_000  # of one text; a page of 500 stays in the tens of megabytes at worst
