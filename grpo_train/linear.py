@@ -17,18 +17,23 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 PACK_BYTES = 4 << 30  # larger models are decoded from their own weights: the copy would not pay
+ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + b without a gradient; `weight` may be packed."""
-    if weight.layout is torch.strided and not _usable(x, weight):
+    """x Wᵀ + b; a packed `weight` takes no gradient."""
+    packed = weight.layout is not torch.strided
+    if not packed and not _usable(x, weight):
         return linear(x, weight, bias)
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        found: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's
+        return found
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
 def pack(weight: Tensor, rows: int) -> Tensor | None:
-    """`weight` [out, in] in the layout that suits inputs of `rows` rows; None where it cannot be."""
+    """`weight` [out, in] in the layout that suits `rows` inputs; None where there is none."""
     if not _usable(weight, weight):
         return None
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
@@ -37,8 +42,11 @@ def pack(weight: Tensor, rows: int) -> Tensor | None:
 
 def _usable(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN has an fp32 product for it."""
-    here = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return here and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    fp32 = x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    return ONEDNN and fp32 and x.device.type == "cpu" and type(weight) in PLAIN
+
+
+PLAIN = (Tensor, torch.nn.Parameter)  # not a shard of a weight
 
 
 class _Product(torch.autograd.Function):
@@ -69,14 +77,7 @@ class FastLinear(torch.nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""
-        if self.packed is not None:
-            return product(x, self.packed, self.bias)
-        if not _usable(x, self.weight):
-            return super().forward(x)
-        if not torch.is_grad_enabled():
-            return product(x, self.weight, self.bias)
-        out: Tensor = _Product.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]  # torch's
-        return out
+        return product(x, self.weight if self.packed is None else self.packed, self.bias)
 
 
 def make_fast(model: torch.nn.Module) -> None:

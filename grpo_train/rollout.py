@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +110,11 @@ def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
 
 class Engine(Protocol):
     """Whatever samples completions from the policy."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether it has weights of its own, so that its logprobs are not quite the trainer's."""
+        ...
 
     def generate(
         self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
@@ -266,6 +271,7 @@ class NativeEngine:
 
     policy: Policy
     max_rows: int = 256
+    copies: ClassVar[bool] = False
 
     def generate(
         self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
@@ -273,7 +279,8 @@ class NativeEngine:
         """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
         if any(not ids for ids in prompts):
             raise EngineError("a prompt without tokens cannot be continued")
-        with distributed.gathered(self.policy.model), torch.inference_mode():
+        model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
+        with distributed.gathered(model), torch.inference_mode(), packed(model, rows):
             return _Run(self.policy, prompts, n, sampling, seeds, self.max_rows).finish()
 
     def sync(self) -> None:
