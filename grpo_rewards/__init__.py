@@ -52,6 +52,7 @@ from grpo_rewards.namespaces import (
     truncated,
 )
 from grpo_rewards.parse import parse
+from grpo_rewards.report import Report, ReportRow
 from grpo_rewards.scorer import Scorer, compile, load, loads
 from grpo_rewards.scores import Scores
 from grpo_rewards.types import Interval
@@ -67,6 +68,8 @@ __all__ = [
     "Interval",
     "Outcome",
     "Place",
+    "Report",
+    "ReportRow",
     "RewardError",
     "RuleError",
     "Ruleset",

@@ -9,12 +9,11 @@ runs/<name>/
   alarms.jsonl       what went wrong, and where in samples.jsonl it shows
   checkpoints/       step-000050/ …
   model/             the trained policy, a Hugging Face directory
-  report.html        the curves, self-contained
+  report.html        curves, alarms, samples with their trees; self-contained
 """
 
 from __future__ import annotations
 
-import html
 import importlib.metadata
 import json
 import math
@@ -32,12 +31,12 @@ from grpo_train import distributed
 from grpo_train.config import Config, dump_config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
+from grpo_train.report import write_report
 from grpo_train.score import Scored
 from grpo_train.trackers import Tracker, open_trackers
 
 PACKAGES = "grpo-rewards torch transformers tokenizers peft vllm numpy lark sympy".split()
 LOGS = ("metrics.jsonl", "samples.jsonl", "alarms.jsonl")
-COLORS = {"line": "#2563eb", "raw": "#bfdbfe", "eval": "#059669"}
 
 
 class Record:
@@ -137,12 +136,9 @@ class Record:
         self.trackers = []
 
     def report(self) -> Path:
-        """Write `report.html`: one small chart a metric, no script, nothing loaded."""
-        path = self.folder / "report.html"
-        if self.quiet:
-            return path
-        path.write_text(report_html(self.folder.name, self.read()), encoding="utf-8")
-        return path
+        """Write `report.html`: curves, alarms and samples with their trees; self-contained."""
+        logs = [self.read(name) for name in LOGS]
+        return write_report(self.folder, *logs)
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         if self.quiet:
@@ -210,71 +206,3 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-# -- the report ------------------------------------------------------------------------------------
-
-
-def report_html(title: str, rows: list[dict[str, Any]]) -> str:
-    """A page of charts: rewards first, then held-out accuracy, then the rest."""
-    names = list(dict.fromkeys(key for row in rows for key in row if key != "step"))
-    names.sort(key=lambda name: (_rank(name), name))
-    charts = "".join(_chart(name, series) for name in names if len(series := _series(rows, name)))
-    return (
-        "<!doctype html><meta charset=utf-8>"
-        f"<title>{html.escape(title)}</title><style>body{{font:14px system-ui;margin:2em}}"
-        "figure{display:inline-block;margin:0 1.5em 1.5em 0}figcaption{font-weight:600}</style>"
-        f"<h1>{html.escape(title)}</h1>{charts}\n"
-    )
-
-
-def _rank(name: str) -> int:
-    order = ("reward", "score/", "eval/")
-    return next((i for i, start in enumerate(order) if name.startswith(start)), len(order))
-
-
-def _series(rows: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
-    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-
-
-def _chart(name: str, series: list[tuple[float, float]]) -> str:
-    """One metric against steps as SVG: the values faint, their running mean on top."""
-    width, height, left, bottom = 320, 180, 52, 22
-    xs, ys = [x for x, _ in series], [y for _, y in series]
-    low, high = min(ys), max(ys)
-    if high == low:
-        low, high = low - 0.5, high + 0.5
-    span = max(xs) - min(xs) or 1
-
-    def path(values: list[float]) -> str:
-        points = (
-            f"{left + (x - min(xs)) / span * (width - left - 8):.1f},"
-            f"{8 + (high - y) / (high - low) * (height - bottom - 16):.1f}"
-            for x, y in zip(xs, values, strict=True)
-        )
-        return " ".join(points)
-
-    trend = _smooth(ys) if len(ys) > 20 else ys  # few points speak for themselves
-    color = COLORS["eval"] if name.startswith("eval/") else COLORS["line"]
-    axis = f"M{left} 8V{height - bottom - 8}H{width - 8}"
-    text = "font-size='11' fill='#475569'"
-    return (
-        f"<figure><figcaption>{html.escape(name)}</figcaption>"
-        f"<svg width='{width}' height='{height}' role='img' aria-label='{html.escape(name)}'>"
-        f"<path d='{axis}' fill='none' stroke='#cbd5e1'/>"
-        f"<text x='{left - 6}' y='16' text-anchor='end' {text}>{high:.3g}</text>"
-        f"<text x='{left - 6}' y='{height - bottom - 8}' text-anchor='end' {text}>{low:.3g}</text>"
-        f"<text x='{width - 8}' y='{height - 8}' text-anchor='end' {text}>step {max(xs):g}</text>"
-        f"<polyline points='{path(ys)}' fill='none' stroke='{COLORS['raw']}'/>"
-        f"<polyline points='{path(trend)}' fill='none' stroke='{color}' stroke-width='2'/>"
-        "</svg></figure>"
-    )
-
-
-def _smooth(values: list[float]) -> list[float]:
-    """Exponential running mean over about ten values, unbiased at the start."""
-    out, total, weight = [], 0.0, 0.0
-    for value in values:
-        total, weight = 0.9 * total + 0.1 * value, 0.9 * weight + 0.1
-        out.append(total / weight)
-    return out

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from html.parser import HTMLParser
+import re
 from pathlib import Path
 
 import numpy as np
 
 from grpo_train.data import Prompts
-from grpo_train.record import Record, environment, report_html
+from grpo_train.record import Record, environment
+from grpo_train.report import run_report
 from grpo_train.score import Scored
 
 
@@ -55,24 +56,19 @@ def test_samples_hold_any_text(tmp_path: Path) -> None:
     assert rows[1]["status"] == {"s": "missing"}
 
 
-def test_the_report_is_well_formed_and_draws_every_metric() -> None:
+def test_the_report_draws_every_metric_and_holds_hostile_samples(tmp_path: Path) -> None:
     rows = [{"step": i, "reward": i / 3, "score/<b>": 1.0, "eval/x": None} for i in range(5)]
-    page = report_html("a<b", [*rows, {"step": 4, "eval/pass_at_1": 0.5}])
-    depth: list[str] = []
-
-    class Check(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: object) -> None:
-            depth.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            while depth.pop() != tag:
-                pass
-
-    Check().feed(page)
-    assert page.count("<svg") == 3  # a metric that is never there is not drawn
-    assert "<b>" not in page
-    assert "nan" not in page
-    assert "<script" not in page
+    sample = {"step": 1, "prompt": "p", "completion": "</script><b>\ud800", "gold": "9"}
+    sample |= {"reward": None, "advantage": 0.0, "scores": {"s": 1.0}, "status": {"s": "missing"}}
+    alarm = {"step": 2, "alarm": "hacking", "text": "a < b", "rows": [1, 1]}
+    last = {"step": 4, "eval/pass_at_1": 0.5}
+    page = run_report(tmp_path, [*rows, last], [sample], [alarm]).html()
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', page)[0])
+    # a metric that is never there is not drawn; the held-out accuracy comes first
+    assert [c["title"] for c in data["charts"]] == ["eval/pass_at_1", "reward", "score/<b>"]
+    assert [row["completion"] for row in data["rows"]] == ["</script><b>\ud800"]
+    assert "step 2: a &lt; b" in page
+    assert page.count("<b>\ud800") == 0
 
 
 def test_the_environment_can_be_written_down() -> None:

@@ -1,0 +1,65 @@
+"""One row, looked into: why it got its scores, and what to mark in its completion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grpo_rewards.columns import Span
+from grpo_rewards.execute import Execution
+from grpo_rewards.explain import explain_row
+from grpo_rewards.plan import Plan
+from grpo_rewards.rules import language
+from grpo_rewards.scorer import Scorer
+
+#: start, end (in the completion, by code points), kind (foreign, fail, answer), what to say of it
+Mark = tuple[int, int, str, str]
+
+
+def look(scorer: Scorer, columns: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Mark]]:
+    """Why a row got its scores, as nested records, and what to mark in its completion."""
+    why = [dataclasses.asdict(tree) for tree in explain_row(scorer, columns)]
+    return why, marks(scorer, columns)
+
+
+def marks(scorer: Scorer, columns: Mapping[str, Any]) -> list[Mark]:
+    """Places in a completion: what was extracted, where a format is left, what is in another
+    language than asked for."""
+    batch = {name: [value] for name, value in columns.items()} | {"group": [0]}
+    execution = scorer.execute(Plan.of(scorer.graph, scorer.graph.columns), batch)
+    execution.run()
+    found: list[Mark] = []
+    for number, node in enumerate(scorer.graph.nodes):
+        if not execution.computed(number)[0]:
+            continue
+        values = [_computed(execution, arg) for arg in node.args]
+        own = _computed(execution, number)
+        if node.op == "match" and len(values) == 2:
+            found += _failure(own, values[1])
+        elif node.op == "language.share" and own is not None and own < 1:
+            found += _foreign(values)
+        elif node.op == "math.equal" and isinstance(values[0], Span):
+            found.append((values[0].start, values[0].end, "answer", "what was extracted"))
+    return sorted(set(found))
+
+
+def _computed(execution: Execution, number: int) -> Any:
+    rows = execution.computed(number)
+    return execution.need(number, rows).row(0) if rows[0] else None
+
+
+def _failure(match: Any, text: Any) -> list[Mark]:
+    at = getattr(match, "at", None)
+    if at is None or not isinstance(text, str):
+        return []
+    start = at.offset + getattr(text, "start", 0)
+    wanted = ", ".join(at.expected[:4])
+    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted or 'something else'}")]
+
+
+def _foreign(values: Sequence[Any]) -> list[Mark]:
+    if len(values) < 2 or not isinstance(values[0], str) or not isinstance(values[1], str):
+        return []
+    pieces = language.spans(values[0], values[1])
+    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]

@@ -1,0 +1,81 @@
+"""The report of a run: its curves, its alarms, and samples with the trees of their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpo_rewards as gr
+from grpo_train.config import load_config
+from grpo_train.errors import ConfigError
+
+#: What stands together in one chart: the start of a metric's name, and the heading.
+SECTIONS = (("reward", "Reward"), ("score/", "Scores"), ("eval/", "Held out"), ("", "Training"))
+INTERVAL = ("eval/pass_at_1", "eval/low", "eval/high")
+MAX_SAMPLES = 200  # in the table: the newest, which is where a run went
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def run_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> gr.Report:
+    """The page of a run folder, from the lines of its logs."""
+    last = metrics[-1]["step"] if metrics else 0
+    report = gr.Report(folder.name, facts={"steps": str(last), "samples": f"{len(samples):,}"})
+    found = series(metrics)
+    interval = {name: found.pop(name) for name in INTERVAL if name in found}
+    report.curves("Held out", interval)
+    for name in sorted(found, key=_place):
+        report.curves(SECTIONS[_place(name)[0]][1], {name: found[name]})
+    report.notes = [f"step {row['step']}: {row['text']}" for row in alarms]
+    rows = [_row(i, sample) for i, sample in enumerate(samples)][-MAX_SAMPLES:]
+    _explain(folder, rows, samples)
+    report.rows(rows)
+    return report
+
+
+def write_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> Path:
+    """`report.html` in the run folder; ConfigError where the package that draws is missing."""
+    try:
+        return run_report(folder, metrics, samples, alarms).write(folder / "report.html")
+    except gr.RewardError as error:
+        raise ConfigError(str(error)) from error
+
+
+def series(metrics: Rows) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) points of every metric, without nulls; a metric that is never there is left
+    out."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in metrics:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                found.setdefault(name, []).append((row["step"], value))
+    return found
+
+
+def _place(name: str) -> tuple[int, str]:
+    return next(i for i, (start, _) in enumerate(SECTIONS) if name.startswith(start)), name
+
+
+def _row(number: int, sample: Mapping[str, Any]) -> gr.ReportRow:
+    known = {"step": sample["step"], "advantage": sample.get("advantage")}
+    gold = sample.get("gold")
+    return gr.ReportRow(
+        number,
+        sample["completion"],
+        {"reward": sample["reward"], **sample["scores"], **known},
+        sample.get("status", {}),
+        prompt=sample["prompt"],
+        gold=None if gold is None else str(gold),
+    )
+
+
+def _explain(folder: Path, rows: Sequence[gr.ReportRow], samples: Rows) -> None:
+    """Trees for the rows, where the run's ruleset can be had and its inputs are in the samples."""
+    try:
+        params = dict(load_config(folder / "config.toml").reward.params)
+        with gr.load(folder / "ruleset.reward", params=params) as scorer:
+            for row in rows:
+                row.explain(scorer, samples[row.row])
+    except (gr.RewardError, ConfigError):
+        return  # a log holds less than the batch did; the scores beside it still stand
