@@ -23,10 +23,9 @@ def run_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> gr.R
     last = metrics[-1]["step"] if metrics else 0
     report = gr.Report(folder.name, facts={"steps": str(last), "samples": f"{len(samples):,}"})
     found = series(metrics)
-    interval = {name: found.pop(name) for name in INTERVAL if name in found}
-    report.curves("Held out", interval)
     for name in sorted(found, key=_place):
-        report.curves(SECTIONS[_place(name)[0]][1], {name: found[name]})
+        shown = INTERVAL if name == INTERVAL[0] else () if name in INTERVAL else (name,)
+        report.curves(SECTIONS[_place(name)[0]][1], {key: found.get(key, []) for key in shown})
     report.notes = [f"step {row['step']}: {row['text']}" for row in alarms]
     rows = [_row(i, sample) for i, sample in enumerate(samples)][-MAX_SAMPLES:]
     _explain(folder, rows, samples)

@@ -64,8 +64,8 @@ def test_the_report_draws_every_metric_and_holds_hostile_samples(tmp_path: Path)
     last = {"step": 4, "eval/pass_at_1": 0.5}
     page = run_report(tmp_path, [*rows, last], [sample], [alarm]).html()
     data = json.loads(re.findall(r'id="data">(.*?)</script>', page)[0])
-    # a metric that is never there is not drawn; the held-out accuracy comes first
-    assert [c["title"] for c in data["charts"]] == ["eval/pass_at_1", "reward", "score/<b>"]
+    # a metric that is never there is not drawn
+    assert [c["title"] for c in data["charts"]] == ["reward", "score/<b>", "eval/pass_at_1"]
     assert [row["completion"] for row in data["rows"]] == ["</script><b>\ud800"]
     assert "step 2: a &lt; b" in page
     assert page.count("<b>\ud800") == 0
