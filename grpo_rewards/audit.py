@@ -71,7 +71,7 @@ def attack(
     targets = [(i, rows[i], gold.text) for i, gold in enumerate(golds) if gold.is_readable]
     if not targets:
         raise BatchError("an attack needs rows with a `gold`\n  hint: give a dataset, or add tests")
-    layouts = _layouts(scorer)
+    layouts = layouts_of(scorer)
     results, breaches = [], []
     for family in wanted:
         drawn: list[tuple[int, dict[str, Any]]] = []
@@ -88,7 +88,7 @@ def attack(
     return AttackReport(tuple(results), tuple(breaches))
 
 
-def _layouts(scorer: Scorer) -> tuple[str, ...]:
+def layouts_of(scorer: Scorer) -> tuple[str, ...]:
     """Layouts that the ruleset's own params and formats ask for."""
     markers = [v for v in scorer.params.values() if isinstance(v, str) and len(v) <= 20]
     formats = [node.value for node in scorer.graph.nodes if node.type.kind == "format"]

@@ -30,6 +30,7 @@ REWARDS = [
     "worker",
     "nursery",
     "workers",
+    "memo",
     "execute",
     "scores",
     "batch",
