@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,9 +34,12 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
     if config.loss.mask_truncated:
         valid &= rollouts.stopped
     old, weight = rollouts.old_logprobs, torch.ones(len(rollouts.ids))
-    if config.loss.mismatch != "off":
-        old = session.updater.logprobs(session.policy, rollouts, valid)
-        weight = _mismatch(old, rollouts, config)
+    apart: dict[str, float] = {}
+    if session.mismatch != "off":
+        old, entropy = session.updater.measure(session.policy, rollouts, valid, with_entropy=True)
+        rollouts = replace(rollouts, entropy=entropy)
+        weight = _mismatch(old, rollouts, config, session.mismatch)
+        apart = _mismatch_metrics(old, weight, rollouts, valid)
     if config.loss.top_entropy < 1:
         weight = weight * losses.top_entropy_mask(rollouts.entropy, config.loss.top_entropy)
     ref = None
@@ -43,7 +47,7 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
         ref = session.updater.logprobs(session.reference, rollouts, valid)
     session.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
     session.record.samples(session.step + 1, prompts, scored, session.drawn.advantage)
-    metrics = _batch_metrics(reward, rollouts, scored) | spent
+    metrics = _batch_metrics(reward, rollouts, scored) | spent | apart
     metrics["tokens_per_s"] = len(rollouts.ids) / (time.perf_counter() - began)
     return Batch(rollouts, advantage.float(), valid, old, weight, ref), metrics
 
@@ -105,7 +109,7 @@ def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Conf
     return METHODS[method](grouped).view(-1)
 
 
-def _mismatch(old: Tensor, rollouts: Rollouts, config: Config) -> Tensor:
+def _mismatch(old: Tensor, rollouts: Rollouts, config: Config, how: str) -> Tensor:
     c = config.loss
     row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
     return losses.mismatch_weight(
@@ -114,10 +118,26 @@ def _mismatch(old: Tensor, rollouts: Rollouts, config: Config) -> Tensor:
         row,
         len(rollouts),
         level=c.mismatch_level,
-        how="mask" if c.mismatch == "mask" else "truncate",
+        how="mask" if how == "mask" else "truncate",
         low=c.mismatch_low,
         high=c.mismatch_high,
     )
+
+
+def _mismatch_metrics(
+    old: Tensor, weight: Tensor, rollouts: Rollouts, valid: Tensor
+) -> dict[str, float]:
+    """How far the engine's logprobs are from the trainer's, over the rows that count."""
+    here = valid.repeat_interleave(rollouts.length)
+    if not bool(here.any()):
+        return {}
+    apart = (rollouts.old_logprobs - old)[here]  # log of sampler / trainer, under the sampler
+    return {
+        "mismatch/gap": float(apart.abs().mean()),
+        "mismatch/max": float(apart.abs().max()),
+        "mismatch/kl": float(apart.mean()),
+        "mismatch/weight": float(weight[here].mean()),
+    }
 
 
 def _batch_metrics(reward: Tensor, rollouts: Rollouts, scored: Scored) -> dict[str, float]:

@@ -212,7 +212,8 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
     console.print(
         f"{result.steps} steps in {result.seconds:.0f} s"
         + (f" after a warm start of {warm_seconds:.0f} s" if warm_seconds else "")
-        + f"\npolicy {folder}/model   curves {folder}/report.html   samples {folder}/samples.jsonl",
+        + f"\npolicy {folder}/model   samples {folder}/samples.jsonl"
+        + (f"   curves {folder}/report.html" if (folder / "report.html").exists() else ""),
         highlight=False,
     )
     if result.stopped:

@@ -70,6 +70,25 @@ class SamplingConfig(Section, frozen=True):
     """Completions decoded at the same time; more wait in a queue. Bounds the KV cache."""
 
 
+class EngineConfig(Section, frozen=True):
+    """What samples completions."""
+
+    kind: Literal["native", "transformers", "vllm", "server", "auto"] = "native"
+    """`native` samples from the weights that train, and repeats a run bit for bit; `transformers`
+    is its continuous batching; `vllm` and `server` (a vLLM server) have weights of their own, which
+    are handed over after every update; `auto` is vLLM where it is there on CUDA, else native."""
+    url: str = "http://localhost:8000"
+    """Of `server`."""
+    folder: str = ""
+    """Where `server` finds new weights, on a disk that it sees; "" = the run's folder."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Of `vllm`'s weights."""
+    memory: float = 0.4
+    """Share of the GPU's memory that `vllm` takes."""
+    sleep: bool = False
+    """`vllm` gives its memory back while the policy is updated; CUDA only."""
+
+
 class Advantage(Section, frozen=True):
     """reward → advantage (grpo_train/advantage.py has the papers)."""
 
@@ -116,8 +135,9 @@ class Loss(Section, frozen=True):
     """Mean log-ratio past which a row with negative advantage is dropped (2512.02556); 0 = off."""
     mask_truncated: bool = False
     """Leave out completions that the length limit cut (DAPO's overlong filtering)."""
-    mismatch: Literal["off", "truncate", "mask"] = "off"
-    """Correct for an engine that is not the trainer; not needed by the native engine."""
+    mismatch: Literal["auto", "off", "truncate", "mask"] = "auto"
+    """Correct for an engine that is not the trainer; `auto` truncates where the engine has weights
+    of its own, which costs a forward pass, and is off where it has not."""
     mismatch_level: Literal["token", "sequence", "geometric"] = "token"
     """Of what the correction's ratio is."""
     mismatch_low: float = 0.5
@@ -244,6 +264,7 @@ class Config(Section, frozen=True):
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
     advantage: Advantage = Advantage()
     loss: Loss = Loss()
     optim: Optim = Optim()

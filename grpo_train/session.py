@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from grpo_train import distributed
 from grpo_train.alarms import Alarm, evidence
 from grpo_train.config import Config, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
+from grpo_train.engines.choose import open_engine
 from grpo_train.errors import CheckpointError, ConfigError, DataError
 from grpo_train.evaluate import Evaluation, evaluate
 from grpo_train.lora import add_lora
@@ -72,6 +74,7 @@ class Session:
     rollouts: int = 0  # calls of `generate`: each has seeds of its own
     batch: Batch | None = None
     used: int = 0  # updates made from `batch`
+    mismatch: str = "off"  # correction for the engine: `loss.mismatch`, decided
     notes: list[str] = field(default_factory=list)  # of the checks before the first step
     history: list[dict[str, Any]] = field(default_factory=list)  # `metrics.jsonl` so far
     drawn: Drawn | None = None  # what the last batch was made of
@@ -110,7 +113,11 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     if config.data.eval:
         held_out = load_prompts(config.data.eval, config.data, policy, limit=config.eval.limit)
     notes = _check_rewards(scorer, prompts)
-    engine = NativeEngine(policy, config.sampling.max_rows)
+    where = folder or Path(config.runs) / config.name
+    engine = open_engine(config, policy, where, max(map(len, prompts.ids)))
+    mismatch = config.loss.mismatch
+    if mismatch == "auto":
+        mismatch = "truncate" if engine.copies else "off"
     checked = self_test(policy, engine, prompts.ids, sampling(config))
     plan = memory_plan(config, policy, max(map(len, prompts.ids)))
     notes += [str(checked), memory_advice(plan, policy)]
@@ -127,9 +134,10 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         prompts=prompts,
         held_out=held_out,
         updater=_updater(config, policy, layout=checked.layout),
-        record=Record(folder or Path(config.runs) / config.name),
+        record=Record(where),
         sampler=Sampler(len(prompts), seed=config.seed),
         notes=notes,
+        mismatch=mismatch,
     )
 
 
@@ -138,8 +146,10 @@ def export(session: Session) -> None:
     session.policy.save(session.record.folder / "model")
     if session.policy.adapter is not None:
         save_weights(session.policy, session.record.folder / "adapter")
-    session.record.report()
     session.record.close()
+    if distributed.rank() == 0:
+        with contextlib.suppress(ConfigError):  # nothing that draws is installed: `show` says so
+            session.record.report()
 
 
 def evaluate_session(session: Session) -> Evaluation | None:
@@ -271,6 +281,7 @@ def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
     tensors = read_buffer(checkpoint)
     if tensors is not None:
         session.batch, session.used = Batch.of_tensors(tensors)
+    session.engine.sync()
 
 
 def same_run(checkpoint: Path, progress: Progress, config: Config, scorer: Any) -> None:

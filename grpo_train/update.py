@@ -114,19 +114,26 @@ class Updater:
 
     def logprobs(self, policy: Policy, rollouts: Rollouts, keep: Tensor) -> Tensor:
         """Logprobs [N] of all kept rows' tokens under a policy, without gradient; 0 elsewhere."""
-        out = torch.zeros(len(rollouts.ids))
+        return self.measure(policy, rollouts, keep, with_entropy=False)[0]
+
+    def measure(
+        self, policy: Policy, rollouts: Rollouts, keep: Tensor, *, with_entropy: bool
+    ) -> Tensor:
+        """[2, N]: logprobs as above, and the entropy of the distributions, in nats."""
+        out = torch.zeros(2, len(rollouts.ids))
         mine = distributed.my_rows(rollouts.length, keep, rollouts.group_size)
         with torch.no_grad(), distributed.gathered(policy.model):
             for micro in pack(rollouts, mine, self.token_budget, self.layout):
                 here = micro.to(policy.device)
-                found, _ = batch_logprobs(
+                found, entropy = batch_logprobs(
                     policy,
                     here,
                     temperature=self.temperature,
                     support=rollouts.support,
-                    with_entropy=False,
+                    with_entropy=with_entropy,
                 )
-                out[micro.token] = found.cpu()
+                out[0, micro.token] = found.cpu()
+                out[1, micro.token] = entropy.cpu()
         return distributed.total(out)
 
     def _taught(self, batch: Batch) -> Tensor:
