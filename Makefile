@@ -12,6 +12,7 @@ demo: $(STAMP)  ## train the embedded policy with rulesets/arithmetic.reward and
 test: check  ## format, lint, types, then every test but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not gpu"
 	$(BIN)/grpo-rewards test rulesets/*.reward
+	OMP_NUM_THREADS=1 $(BIN)/grpo-rewards fuzz rulesets/*.reward --examples 15
 
 check: $(STAMP)  ## format, lint, types, and the shipped rulesets
 	$(BIN)/ruff format --check .
@@ -22,6 +23,7 @@ check: $(STAMP)  ## format, lint, types, and the shipped rulesets
 
 nightly: $(STAMP)  ## all tests with 2,000 examples a law
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/grpo-rewards fuzz rulesets/*.reward --examples 2000 --seed $(SEED)
 
 tables: $(STAMP)  ## save the parser tables; run it after changing a grammar
 	$(BIN)/python -m grpo_rewards.savetables

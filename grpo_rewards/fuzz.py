@@ -117,13 +117,13 @@ def _cases(
     if function is laws.appending_never_pays:
         return complete.flatmap(lambda row: _with_texts(scorer, row))
     if function is laws.second_answer_never_pays:
-        return st.tuples(complete, testing.wrong_answers(scorer))
+        return complete.flatmap(lambda row: st.tuples(st.just(row), testing.wrong_answers(row)))
     return st.tuples(batches)
 
 
 def _with_texts(scorer: Scorer, row: dict[str, Any]) -> st.SearchStrategy[tuple[Any, ...]]:
-    texts = testing.texts_behind(scorer, testing.gold_text(row))
-    return st.lists(texts, min_size=1, max_size=4).map(lambda found: (row, *found))
+    drawn = st.lists(testing.texts_behind(scorer, row), max_size=3)
+    return drawn.map(lambda texts: (row, *texts, *testing.usual_tails(scorer, row)))
 
 
 def _search(

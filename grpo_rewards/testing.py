@@ -73,6 +73,7 @@ __all__ = [
     "seed_rows",
     "spawns_the_same",
     "texts_behind",
+    "usual_tails",
     "wrong_answers",
 ]
 
@@ -104,22 +105,22 @@ def completions(
     `gold` is the answer that many of them give; any of a few where it is None.
     """
     known = [row["completion"] for row in (*seeds, *seed_rows(scorer))]
-    sources = [laid_out(scorer, gold), any_text]
-    sources += [planted(form, gold) for form in formats_of(scorer)]
+    sources = [laid_out(scorer, answers(gold)), any_text]
+    sources += [planted(form, answers(gold)) for form in formats_of(scorer)]
     sources += [st.sampled_from([text for text in known if isinstance(text, str)] or [""])]
     whole = st.one_of(*reversed(sources))
     return st.one_of(whole, mutated(whole, _fragments(scorer)))
 
 
-def laid_out(scorer: Scorer, gold: str | None = None) -> SearchStrategy[str]:
-    """A thought and an answer in one of the layouts that attacks of this ruleset use."""
+def laid_out(scorer: Scorer, given: SearchStrategy[str]) -> SearchStrategy[str]:
+    """A thought and a given answer in one of the layouts that attacks of this ruleset use."""
     return st.builds(
         lambda layout, thought, answer: layout.replace("{thought}", thought).replace(
             "{answer}", answer
         ),
         st.sampled_from(layouts_of(scorer)),
         st.lists(st.sampled_from(_PHRASES), max_size=4).map("".join),
-        answers(gold),
+        given,
     )
 
 
@@ -128,12 +129,16 @@ def answers(gold: str | None = None) -> SearchStrategy[str]:
     if gold is None:
         return st.one_of(st.sampled_from(_GOLDS), any_text)
     wrong = Target(gold, "", ()).wrong
-    spelled = (gold, f"\\boxed{{{gold}}}", f"${gold}$", f" {gold}\n", wrong, f"{gold} or {wrong}")
-    return st.one_of(st.sampled_from(spelled), any_text)
+    return st.one_of(right_answers(gold), st.sampled_from((wrong, f"{gold} or {wrong}")), any_text)
 
 
-def planted(form: Format, gold: str | None = None) -> SearchStrategy[str]:
-    """Texts that fit a format, one of its captures often replaced by an answer."""
+def right_answers(gold: str) -> SearchStrategy[str]:
+    """The gold, bare, boxed, in formula signs or in white space."""
+    return st.sampled_from((gold, f"\\boxed{{{gold}}}", f"${gold}$", f" {gold}\n"))
+
+
+def planted(form: Format, given: SearchStrategy[str]) -> SearchStrategy[str]:
+    """Texts that fit a format, the last of its captures often replaced by a given answer."""
     plain = _format_texts(form)
 
     @st.composite
@@ -145,7 +150,7 @@ def planted(form: Format, gold: str | None = None) -> SearchStrategy[str]:
             return text
         span = max(spans, key=lambda span: span.start)
         start, end = int(span.start), int(span.end)
-        return text[:start] + draw(answers(gold)) + text[end:]
+        return text[:start] + draw(given) + text[end:]
 
     return plant()
 
@@ -340,34 +345,50 @@ def complete_rows(scorer: Scorer, seeds: Sequence[Row] = ()) -> SearchStrategy[d
     return st.one_of(st.sampled_from(right), fresh) if right else fresh
 
 
-def texts_behind(scorer: Scorer, gold: str | None = None) -> SearchStrategy[str]:
-    """Texts to append: junk, phrases, tags around them, strings of the ruleset's own, and whole
-    completions, those that give the gold again among them."""
+def texts_behind(scorer: Scorer, row: Row) -> SearchStrategy[str]:
+    """Texts to append to a row's completion: junk, phrases, tags around them, strings of the
+    ruleset's own, the completion itself, and others that give the gold again."""
+    gold = gold_text(row)
     fragments = _fragments(scorer)
-    tags = [tag.strip("</>") for tag in fragments if _TAG.fullmatch(tag)]
     tagged = st.builds(
-        lambda tag, text: f"<{tag}>{text}</{tag}>",
-        st.sampled_from(tags),
+        lambda tag, text: f"{tag}{text}</{tag[1:]}",
+        st.sampled_from(_opening(fragments)),
         st.one_of(st.sampled_from(_PHRASES), answers(gold)),
     )
     pieces = st.one_of(tagged, st.sampled_from([*fragments, *_ODD]), any_text)
+    pieces = st.one_of(st.just(str(row["completion"])), pieces)
     spaced = st.lists(pieces, min_size=1, max_size=6).map("".join)
     return st.one_of(spaced, _right_texts(scorer, gold))
 
 
+def usual_tails(scorer: Scorer, row: Row) -> list[str]:
+    """What a model finds first when text behind its answer pays: prose, prose in every tag that the
+    ruleset knows, the completion once more, with a thought before it or without."""
+    again = str(row["completion"])
+    tags = _opening(_fragments(scorer))
+    tagged = [f"{tag}{prose}</{tag[1:]}" for tag in tags for prose in FILLER.values()]
+    return [*FILLER.values(), *tagged, again, *(text + again for text in tagged[:: len(FILLER)])]
+
+
 def _right_texts(scorer: Scorer, gold: str | None) -> SearchStrategy[str]:
     """The gold in a layout, in one tag alone, or in what a format produces."""
-    tags = [tag for tag in _fragments(scorer) if _TAG.fullmatch(tag) and "/" not in tag]
-    alone = st.builds(
-        lambda tag, answer: f"{tag}{answer}</{tag[1:]}", st.sampled_from(tags), answers(gold)
-    )
-    ways = [laid_out(scorer, gold), alone]
-    return st.one_of(*(planted(form, gold) for form in formats_of(scorer)), *ways)
+    given = answers() if gold is None else right_answers(gold)
+    opening = st.sampled_from(_opening(_fragments(scorer)))
+    alone = st.builds(lambda tag, answer: f"{tag}{answer}</{tag[1:]}", opening, given)
+    ways = [laid_out(scorer, given), alone]
+    return st.one_of(*(planted(form, given) for form in formats_of(scorer)), *ways)
 
 
-def wrong_answers(scorer: Scorer) -> SearchStrategy[str]:
-    """Answers to give after another one."""
-    return st.one_of(st.sampled_from(("123454321", "0", "A", "E", *_GOLDS)), any_text)
+def _opening(fragments: Sequence[str]) -> list[str]:
+    """The opening tags among some pieces."""
+    return [tag for tag in fragments if _TAG.fullmatch(tag) and "/" not in tag]
+
+
+def wrong_answers(row: Row) -> SearchStrategy[str]:
+    """Answers to give after a row's own: none of them is its gold by its text."""
+    gold = (gold_text(row) or "").strip()
+    texts = st.one_of(st.sampled_from(("123454321", "0", "A", "E", *_GOLDS)), any_text)
+    return texts.filter(lambda text: text.strip() != gold)
 
 
 def _prompts(
