@@ -332,6 +332,6 @@ def demo_config(folder: Path, seed: int, steps: int = 0) -> Config:
 
 
 def ruleset_path() -> str:
-    """`rulesets/arithmetic.reward` of the working folder, else of the source tree."""
+    """`rulesets/arithmetic.reward` of the working folder, else the one that is installed."""
     here = Path("rulesets/arithmetic.reward")
-    return str(here if here.exists() else Path(__file__).parents[1] / here)
+    return str(here if here.exists() else Path(__file__).with_name("arithmetic.reward"))

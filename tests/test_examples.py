@@ -1,0 +1,54 @@
+"""The examples run, and the pages show them as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+TOUR = ROOT / "examples" / "tour.ipynb"
+EXECUTE = """
+import sys, nbformat
+from nbclient import NotebookClient
+book = nbformat.read(sys.argv[1], 4)
+NotebookClient(book, timeout=120, resources={"metadata": {"path": sys.argv[2]}}).execute()
+nbformat.write(book, sys.argv[3])
+"""
+
+
+def printed(book: Any) -> list[str]:
+    """What the cells of a notebook say, as text."""
+    outputs = [out for cell in book["cells"] for out in cell.get("outputs", ())]
+    found = []
+    for out in outputs:
+        data = out.get("data", {})
+        found.append("".join(out.get("text") or data.get("text/plain") or ""))
+    return [text for text in found if text.strip()]
+
+
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("nbclient", "ipykernel"))), reason="no Jupyter here"
+)
+def test_the_tour_executes_and_says_what_it_shows(tmp_path: Path) -> None:
+    out = tmp_path / "tour.ipynb"
+    command = [sys.executable, "-c", EXECUTE, str(TOUR), str(TOUR.parent), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown, found = (json.loads(path.read_text("utf-8")) for path in (TOUR, out))
+    assert printed(found) == printed(shown)
+    assert len(printed(shown)) >= 8
+
+
+def test_the_adapters_page_shows_the_example_files() -> None:
+    page = (ROOT / "docs" / "adapters.md").read_text("utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    files = {p.read_text("utf-8") for p in (ROOT / "examples" / "adapters").glob("*.py")}
+    assert len(blocks) == 6
+    assert set(blocks) <= files

@@ -1,0 +1,85 @@
+"""What is published builds, says what it is, and works where nothing else is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("material") is None, reason="mkdocs-material is absent"
+)
+def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path))
+    assert "Rewards for reinforcement learning" in (tmp_path / "index.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source archive."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT))
+    return folder
+
+
+@pytest.mark.slow
+def test_wheel_and_source_hold_what_they_should(built: Path) -> None:
+    (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    names = zipfile.ZipFile(wheel).namelist()
+    for name in (
+        "grpo_rewards/py.typed",
+        "grpo_train/py.typed",
+        "grpo_rewards/grammars/reward.lark",
+        "grpo_rewards/web/report.js",
+        "grpo_rewards/web/report.css",
+        "grpo_rewards/adapters/trl.py",
+        "grpo_train/arithmetic.reward",
+    ):
+        assert name in names, name
+    assert not [name for name in names if name.startswith(("tests", "examples", "benchmarks"))]
+    with tarfile.open(source) as archive:
+        assert any(name.endswith("/pyproject.toml") for name in archive.getnames())
+    run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(source))
+
+
+SCORE = "input completion: chat\\ninput gold: text\\nreward = math.equal(completion, gold)"
+TYPED = """import grpo_rewards as gr
+
+scores: gr.Scores = gr.loads("reward = 1")(completion=["x"])
+reveal_type(scores.reward)
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_bare_environment(built: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", with_pip=True)
+    bin_ = tmp_path / "env" / "bin"
+    pip = [str(bin_ / "pip"), "install", "-q", "-c", str(ROOT / "constraints.txt")]
+    wheel = str(next(built.glob("*.whl")))
+    run(*pip, wheel)
+    assert "Author, test and run" in run(str(bin_ / "grpo-rewards"), "--help", cwd=tmp_path)
+    (tmp_path / "r.reward").write_text(SCORE.replace("\\n", "\n"))
+    (tmp_path / "d.jsonl").write_text('{"completion": "1/2", "gold": "0.5"}\n')
+    command = ("score", "r.reward", "d.jsonl", "--json")
+    assert '"mean": 1.0' in run(str(bin_ / "grpo-rewards"), *command, cwd=tmp_path)
+    run(*pip, f"{wheel}[train]", "torch==2.13.0", "mypy")
+    said = run(str(bin_ / "grpo-train"), "demo", "--steps", "2", "--json", cwd=tmp_path)
+    assert '"steps": 2' in said
+    assert (tmp_path / "runs" / "demo-0" / "report.html").stat().st_size > 500_000
+    (tmp_path / "typed.py").write_text(TYPED)
+    said = run(str(bin_ / "mypy"), "--strict", "typed.py", cwd=tmp_path)
+    assert 'note: Revealed type is "numpy.ndarray' in said
