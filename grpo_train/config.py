@@ -147,7 +147,10 @@ class Loss(Section, frozen=True):
 
 
 class Optim(Section, frozen=True):
-    """AdamW."""
+    """AdamW (1711.05101)."""
+
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps its moments in 8 bits (2110.02861) through bitsandbytes; one process."""
 
     lr: float = 1e-6
     """Peak learning rate."""
@@ -263,6 +266,9 @@ class Config(Section, frozen=True):
     divisor of their number. 0 = all of them, 1 = a copy each."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    offload: bool = False
+    """Keep activations in the host's memory until the backward pass: less memory on the GPU, time
+    for the copies."""
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
     advantage: Advantage = Advantage()

@@ -48,14 +48,16 @@ class Record:
         self.trackers: list[Tracker] = []
         self.quiet = distributed.rank() > 0  # the first process writes
 
-    def create(self, config: Config, scorer: Any) -> None:
-        """Start a folder; one that already holds a run is not written over."""
+    def check_free(self) -> None:
+        """A folder that already holds a run is not written over."""
         if (self.folder / "metrics.jsonl").exists():
             raise ConfigError(
                 f"{self.folder} holds a run already - at `name`\n"
                 f"hint: grpo-train resume {self.folder}, or another name"
             )
-        distributed.barrier()
+
+    def create(self, config: Config, scorer: Any) -> None:
+        """Start a folder that is free."""
         if self.quiet:
             return
         self.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 
 from grpo_train import distributed
 from grpo_train.alarms import Alarm, evidence
-from grpo_train.config import Config, dump_config, flat_config, load_config
+from grpo_train.config import Config, Optim, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
 from grpo_train.errors import CheckpointError, ConfigError, DataError
@@ -41,7 +41,7 @@ from grpo_train.update import Batch, Updater
 #: the learning rate does not depend on it.
 FREE = (
     *("name", "runs", "save.", "eval.", "alarms.", "log."),
-    *("device", "threads", "shard_size", "token_budget", "checkpointing"),
+    *("device", "threads", "shard_size", "token_budget", "checkpointing", "offload"),
 )
 DIFF_LINES = 20  # of a changed ruleset
 
@@ -220,25 +220,42 @@ def _check_rewards(scorer: Any, prompts: Prompts) -> list[str]:
 
 
 def _updater(config: Config, policy: Policy, *, layout: Layout) -> Updater:
-    o = config.optim
-    optimizer = torch.optim.AdamW(
-        [p for p in policy.model.parameters() if p.requires_grad],
-        lr=o.lr,
-        betas=(o.beta1, o.beta2),
-        eps=o.eps,
-        weight_decay=o.weight_decay,
-        fused=True,
-    )
-    s = config.sampling
+    o, s = config.optim, config.sampling
     return Updater(
-        policy, optimizer, config.loss, o, s.temperature, config.token_budget, s.max_tokens, layout
+        policy,
+        _optimizer(o, policy),
+        config.loss,
+        o,
+        s.temperature,
+        config.token_budget,
+        s.max_tokens,
+        layout,
+        config.offload,
     )
+
+
+def _optimizer(o: Optim, policy: Policy) -> torch.optim.Optimizer:
+    trained = [p for p in policy.model.parameters() if p.requires_grad]
+    settings: Any = {"lr": o.lr, "betas": (o.beta1, o.beta2), "eps": o.eps}
+    settings["weight_decay"] = o.weight_decay
+    if o.kind == "adamw":
+        return torch.optim.AdamW(trained, **settings, fused=True)
+    if distributed.size() > 1:
+        raise ConfigError("`adamw_8bit` cannot be sharded - at `optim.kind`")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(f"{error}: pip install bitsandbytes - at `optim.kind`") from error
+    found: torch.optim.Optimizer = AdamW8bit(trained, **settings)
+    return found
 
 
 def start(config: Config) -> Session:
     """A new run, its folder made."""
+    Record(Path(config.runs) / config.name).check_free()
     session = open_session(config)
     session.record.create(config, session.scorer)
+    distributed.barrier()
     return session
 
 

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -154,12 +155,19 @@ def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.O
     for name, state in saved.items():
         parameter = trained[name]
         optimizer.state[parameter] = {
-            # A step counter stays where the optimizer makes it.
-            part: tensor
-            if part == "step" and not _fused(optimizer)
-            else distributed.shard_like(tensor, parameter)
-            for part, tensor in state.items()
+            part: _place(part, tensor, parameter, optimizer) for part, tensor in state.items()
         }
+
+
+def _place(part: str, tensor: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Any:
+    """A piece of state where, and as what, the optimizer keeps it."""
+    if tensor.dtype == torch.int64 and not tensor.ndim:
+        return int(tensor)  # bitsandbytes counts steps in Python
+    if part == "step" and not _fused(optimizer):
+        return tensor
+    if tensor.shape != parameter.shape:
+        return tensor.to(parameter.device)
+    return distributed.shard_like(tensor, parameter)
 
 
 def read_buffer(checkpoint: Path) -> dict[str, Tensor] | None:
@@ -178,11 +186,12 @@ def _fused(optimizer: torch.optim.Optimizer) -> bool:
 
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments by parameter name, flat."""
+    # Cloned: bitsandbytes shares a table between parameters, which safetensors refuses.
     return {
-        f"{name}/{key}": distributed.whole(value).contiguous()
+        f"{name}/{key}": distributed.whole(torch.as_tensor(value)).detach().clone().contiguous()
         for name, parameter in _trained(policy)
         for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
+        if isinstance(value, (Tensor, int))
     }
 
 

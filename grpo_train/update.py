@@ -8,6 +8,7 @@ any signal does not step: Adam's moments and weight decay would move the weights
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -88,6 +89,7 @@ class Updater:
     token_budget: int
     max_tokens: int
     layout: Layout = "flat"  # the fastest that the self-test found right
+    offload: bool = False  # activations wait for the backward pass in the memory of the host
 
     @property
     def clip(self) -> Clip:
@@ -189,13 +191,15 @@ class Updater:
         """Gradients of one micro-batch; its sums, still on the device."""
         device = self.policy.device
         here = micro.to(device)
-        logprobs, entropy = batch_logprobs(
-            self.policy,
-            here,
-            temperature=self.temperature,
-            support=batch.rollouts.support,
-            with_entropy=self.loss.entropy_coef != 0,
-        )
+        offload = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
+        with offload if self.offload else contextlib.nullcontext():
+            logprobs, entropy = batch_logprobs(
+                self.policy,
+                here,
+                temperature=self.temperature,
+                support=batch.rollouts.support,
+                with_entropy=self.loss.entropy_coef != 0,
+            )
         tokens = Tokens(
             logprobs,
             batch.old_logprobs[micro.token].to(device),

@@ -104,6 +104,7 @@ def test_the_starter_is_a_config_once_it_is_filled_in() -> None:
     again, plain = tomllib.loads(shown), tomllib.loads(filled)
     assert set(again["loss"]) == {f.name for f in msgspec.structs.fields(Loss)}
     again["data"] |= {"eval": "", "prefix": "", "suffix": ""}
+    again["engine"] |= {"folder": ""}
     assert build_config(again) == build_config(plain)
 
 

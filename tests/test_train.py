@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -132,6 +133,16 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     assert again.rollouts.completion_ids() == batch.rollouts.completion_ids()
 
 
+def test_activations_in_the_hosts_memory_change_no_gradient() -> None:
+    policy = models.make_policy()
+    batch = make_batch(policy)
+    whole = gradient(policy, batch)
+    thrifty = dataclasses.replace(updater(policy), offload=True)
+    thrifty.update(batch, ALL, 0.0)
+    found = torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+    assert found.equal(whole)
+
+
 def test_null_rows_touch_nothing() -> None:
     policy = models.make_policy()
     valid = ALL.clone()
@@ -239,6 +250,22 @@ def test_a_run_cut_at_every_step_is_the_run_uncut(tmp_path: Path, changes: dict[
         train(again)
         assert untimed(again) == untimed(whole)
         assert same(weights(again.policy), weights(whole.policy))
+
+
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes', where it finds no GPU
+def test_moments_in_eight_bits_are_resumed_exactly(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    changes = {"optim": {"kind": "adamw_8bit"}, "save": {"every": 2, "keep": 0}}
+    whole = finish(tiny_run.make_config(tmp_path / "whole", **changes))
+    cut = start(tiny_run.make_config(tmp_path / "cut", **changes))
+    for _ in range(2):
+        train_step(cut)
+    save(cut)
+    train_step(cut)
+    again = resume(cut.record.folder)
+    assert again.step == 2
+    train(again)
+    assert same(weights(again.policy), weights(whole.policy))
 
 
 def test_the_same_prompts_are_answered_anew_in_every_batch(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def main(kind: str, folder: Path) -> None:
     ruleset = folder / "tiny.reward"
     ruleset.write_text(tiny_run.RULESET)
     tree = msgspec.to_builtins(demo_config(folder, 0, 3))
-    tree |= {"name": "run", "prompts_per_step": 4, "token_budget": 400}
+    tree |= {"name": "run", "runs": str(folder), "prompts_per_step": 4, "token_budget": 400}
     tree["reward"] = {"ruleset": str(ruleset)}
     tree["data"]["eval"] = ""
     tree["sampling"] |= {"group_size": 4, "max_tokens": 16}
