@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.util
 import json
 import math
@@ -156,6 +157,36 @@ def test_trl_trains_with_a_ruleset_and_its_rewards_are_the_offline_scores(
                 assert columns[name] == pytest.approx(home[name].astype(float).tolist())
     rewards = [value for *_, columns in seen for value in columns["reward"]]
     assert len(set(rewards)) > 1, "a test of zeros alone says little"
+
+
+@needs("trl")
+def test_trl_async_worker_scores_groups_with_the_pickled_reward() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from accelerate import PartialState
+        from trl.experimental.async_grpo.async_rollout_worker import RolloutGroup, _AsyncRolloutLoop
+
+        PartialState()  # its logger asks for one
+    texts = ["#### 9", "#### 8", "#### 9"]
+    known: dict[str, Any] = dict.fromkeys([f.name for f in dataclasses.fields(RolloutGroup)])
+    known |= {
+        "prompts": ["p"] * 3, "completions": texts, "completions_ids": [[1], [1], [1]],
+        "reward_kwargs": {"gold": ["9"] * 3}, "completions_sequences": [[], [], []],
+        "tool_call_counts": [0] * 3, "tool_failure_counts": [0] * 3,
+    }  # fmt: skip
+    reward = pickle.loads(pickle.dumps(gsm8k().as_trl()))
+    seen: list[Any] = []
+
+    def watched(**columns: Any) -> Any:
+        seen.append(reward(**columns))
+        return seen[-1]
+
+    worker = SimpleNamespace(
+        reward_funcs=[watched], reward_func_names=["reward"], _env_reward_types=[],
+        _provides_rollout_reward=False,
+    )  # fmt: skip
+    asyncio.run(_AsyncRolloutLoop._score_group(worker, RolloutGroup(**known)))
+    assert seen == [[1.0, 0.0, 1.0]]
 
 
 # -- verl, OpenRLHF -------------------------------------------------------------------------------
