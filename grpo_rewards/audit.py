@@ -3,6 +3,7 @@ labels."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_rewards.errors import BatchError, Place
-from grpo_rewards.hacks import FAMILIES, Target, layouts_for
+from grpo_rewards.hacks import FAMILIES, Target, as_record, layouts_for
 from grpo_rewards.plan import Plan
 from grpo_rewards.rules.equal import compile_gold
 from grpo_rewards.scorer import Scorer
@@ -67,8 +68,8 @@ def attack(
     unknown = [name for name in wanted if name not in FAMILIES]
     if unknown:
         raise BatchError(f"unknown attack `{unknown[0]}`\n  hint: there are {', '.join(FAMILIES)}")
-    golds = [compile_gold(str(row.get("gold") or "")) for row in rows]
-    targets = [(i, rows[i], gold.text) for i, gold in enumerate(golds) if gold.is_readable]
+    golds = [_gold_text(row.get("gold")) for row in rows]
+    targets = [(i, rows[i], gold) for i, gold in enumerate(golds) if gold is not None]
     if not targets:
         raise BatchError("an attack needs rows with a `gold`\n  hint: give a dataset, or add tests")
     layouts = layouts_of(scorer)
@@ -88,12 +89,23 @@ def attack(
     return AttackReport(tuple(results), tuple(breaches))
 
 
+def _gold_text(gold: Any) -> str | None:
+    """A gold as a completion would give it; None where there is none to hack around."""
+    if gold is None or isinstance(gold, dict | list):
+        return None if gold is None else json.dumps(gold, ensure_ascii=False)
+    compiled = compile_gold(str(gold))
+    if compiled.is_readable:
+        return compiled.text
+    return str(gold) if as_record(str(gold)) is not None else None
+
+
 def layouts_of(scorer: Scorer) -> tuple[str, ...]:
     """Layouts that the ruleset's own params and formats ask for."""
     markers = [v for v in scorer.params.values() if isinstance(v, str) and len(v) <= 20]
     formats = [node.value for node in scorer.graph.nodes if node.type.kind == "format"]
     tags = [f.body.split() for f in formats if f.kind == "tags"]
-    return layouts_for(markers, tags[0] if tags else ())
+    has_json = any(f.kind == "json" for f in formats)
+    return layouts_for(markers, tags[0] if tags else (), fenced=has_json)
 
 
 def _hacked(row: Row, text: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ completions. None of them gives the gold as its one final answer.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FILLER = {
     "en": "We look at what is given and think about it step by step until it is clear. ",
@@ -32,6 +34,8 @@ class Target:
     @property
     def wrong(self) -> str:
         """An answer near the gold that is not it."""
+        if isinstance(record := as_record(self.gold), dict | list):
+            return json.dumps(_altered(record), ensure_ascii=False)
         number = re.fullmatch(r"\s*(-?\d{1,15})\s*", self.gold)
         return str(int(number[1]) + 1) if number else "123454321"
 
@@ -39,6 +43,26 @@ class Target:
         """The answer in every layout."""
         for layout in self.layouts:
             yield layout.replace("{thought}", thought).replace("{answer}", answer)
+
+
+def as_record(text: str) -> Any:
+    """The JSON object or list that a text is, else None."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+def _altered(value: Any) -> Any:
+    """The same record with another value in every field."""
+    if isinstance(value, dict):
+        return {key: _altered(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_altered(part) for part in value]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else f"not {value}"
 
 
 Family = Callable[[Target], Iterator[str]]
@@ -146,7 +170,9 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 
 
-def layouts_for(markers: Sequence[str], tags: Sequence[str]) -> tuple[str, ...]:
+def layouts_for(
+    markers: Sequence[str], tags: Sequence[str], *, fenced: bool = False
+) -> tuple[str, ...]:
     """How an answer may be laid out: the usual ways, and those that a ruleset names."""
     found = [
         "{answer}",
@@ -157,6 +183,8 @@ def layouts_for(markers: Sequence[str], tags: Sequence[str]) -> tuple[str, ...]:
         "{thought}\n#### {answer}",
     ]
     found += [f"{{thought}}\n{marker} {{answer}}" for marker in markers]
+    if fenced:
+        found += ["```json\n{answer}\n```", "{thought}\n```json\n{answer}\n```"]
     if len(tags) > 1:
         *others, last = tags
         body = "".join(f"<{tag}>{{thought}}</{tag}>" for tag in others)

@@ -22,6 +22,7 @@ MAX_RANGE_WORK = 200_000  # node visits of one range check
 # What scoring remembers.
 MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
 MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory
+MAX_MEMO_MB = 1_024  # of a memo on disk
 
 # Worker processes.
 MAX_WORKER_MB = 1_024  # that one may map beyond its libraries; SymPy needs about a tenth
@@ -34,6 +35,8 @@ MAX_GRAMMAR_STATES = 2_000  # counted repeats multiply them; a table of 375 take
 MAX_CREDIT_TOKENS = 50_000  # of a text that fits no format; what it earns is settled long before
 MAX_EARLEY_CHARS = 4_000  # Earley reads some 5,000 characters a second
 MAX_JSON_CHARS = 200_000  # a validator visits every value: about a second
+MAX_JSON_FIELDS = 20_000  # values that are compared field by field
+MAX_JSON_DEPTH = 64  # of their paths; extracted records stay below 10
 MAX_PATTERN_CHARS = 2_000
 MAX_REPETITION_CHARS = 1_000_000  # of a longer text the head
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
@@ -58,6 +61,8 @@ MAX_MATRIX = 12  # rows or columns of a matrix product that is worked out
 MAX_SYMPY_NODES = 200  # of both trees together; SymPy's own algorithms know no bounds
 MAX_CLEARED_NODES = 100  # of two equations that are cleared of denominators; products grow
 MAX_DEGREE = 4  # of a polynomial that is solved for its roots
+MAX_SUM_CHARS = 1_000  # of plain arithmetic; a game's answer has a dozen numbers
+MAX_SUM_DIGITS = 20  # of one of its numbers
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged

@@ -33,6 +33,7 @@ dataset = Namespace("dataset")
 extract = Namespace("extract")
 format = Namespace("format")  # the language's word
 group = Namespace("group")
+json = Namespace("json")
 language = Namespace("language")
 math = Namespace("math")
 text = Namespace("text")

@@ -18,10 +18,12 @@ from grpo_rewards.rules import (
     dataset,
     equal,
     extract,
+    fields,
     format,
     group,
     language,
     math,
+    sums,
     text,
 )
 from grpo_rewards.rules.operators import OPERATORS
@@ -169,6 +171,11 @@ _MATH = (
     rule("math.eval_arith(text: text) -> num?", RowKernel(math.eval_arith),
          "The exact value of an arithmetic expression: + - * / ** and brackets over numbers.",
          cost=2, example='math.eval_arith("(1 + 2) * 3 / 4")'),
+    rule("math.eval_plain(text: text) -> num?", RowKernel(sums.value),
+         "The exact value of plain arithmetic, for games: + - * / and brackets, nothing else.",
+         cost=2, example='math.eval_plain("25 * (3 + 1)")'),
+    rule("math.uses(text: text, numbers: list[num]) -> bool", RowKernel(sums.uses),
+         "Whether plain arithmetic is written with exactly these numbers, each once.", cost=2),
     rule("math.choice(text: text) -> text?", RowKernel(math.choice),
          "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
          example='math.choice("The answer is (B).")'),
@@ -201,6 +208,12 @@ _FORMATS = (
         range=UNIT, cost=2, validate=_check_tags,
         example='format.tags("<think>x</think><answer>4</answer>", "think", "answer")',
     ),
+)  # fmt: skip
+
+_JSON = (
+    rule("json.field_f1(text: text, gold: any) -> num?", RowKernel(fields.f1),
+         "The F1 of a JSON text's fields against those of the gold; 0 for what is no JSON.",
+         range=UNIT, cost=2, example='json.field_f1("[1, 2]", "[2, 3]")'),
 )  # fmt: skip
 
 _LANGUAGE = (
@@ -316,6 +329,6 @@ _TEXT = (
 
 CATALOG: dict[str, Rule] = {
     row.name: row
-    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _LANGUAGE, _GROUP, _DATASET, _TEXT)
+    for table in (OPERATORS, _EXTRACT, _MATH, _FORMATS, _JSON, _LANGUAGE, _GROUP, _DATASET, _TEXT)
     for row in table
 }
