@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import signal
+import socket
 from typing import Annotated
 
 import typer
@@ -63,12 +64,23 @@ def serve(
             make_app(scorer, limits), host=host, port=port, log_level="warning",
             access_log=False, timeout_graceful_shutdown=int(deadline) + 1, server_header=False,
         )  # fmt: skip
-        listening = config.bind_socket()
+        listening = _bound(host, port)
         address = f"http://{host}:{listening.getsockname()[1]}"
         err.print(f"serving {scorer.graph.name} {scorer.hash[:12]} on {address}", markup=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at the address; RewardError where another program has it."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        message = f"{host}:{port}: {error.strerror or error}"
+        raise RewardError(f"{message}\n  hint: another --port, or 0 for any free one") from None
 
 
 def _leave(number: int, frame: object) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -322,3 +323,15 @@ def test_listening_to_others_needs_a_token(options: list[str], message: str) -> 
     result = CliRunner().invoke(app, ["serve", str(RULESET), *options])
     assert isinstance(result.exception, gr.RewardError)
     assert message in str(result.exception)
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    from typer.testing import CliRunner
+
+    from grpo_rewards.cli import app
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(app, ["serve", str(RULESET), "--port", port])
+    assert isinstance(result.exception, gr.RewardError)
+    assert f"127.0.0.1:{port}: Address already in use" in str(result.exception)
