@@ -243,9 +243,17 @@ def _rehearse(session: Any, *, as_json: bool) -> None:
     table = Table("completion", *scored.scores, "reward")
     for i in range(min(8, len(scored.texts))):
         cells = [f"{column[i]:.3g}" for column in (*scored.scores.values(), scored.reward)]
-        table.add_row(Text(scored.texts[i][:200]), *cells)
+        table.add_row(Text(" ".join(scored.texts[i].split())[:200]), *cells)
     console.print(Text(prompts.text[0]))
     console.print(table)
+    rewards = scored.reward.reshape(len(prompts), -1)
+    unequal = sum(len(set(group)) > 1 for group in rewards.tolist())
+    console.print(
+        f"{len(scored.texts)} completions of {len(prompts)} prompts in "
+        f"{spent['seconds/generate']:.1f} s, scored in {spent['seconds/score']:.2f} s; "
+        f"{unequal} of {len(prompts)} groups have unequal rewards, which is what GRPO learns from",
+        highlight=False,
+    )
     if as_json:
         _print_json({"scores": scored.means(), "notes": session.notes} | spent)
 
