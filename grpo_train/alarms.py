@@ -169,6 +169,7 @@ def evidence(name: str, scored: Scored, length: Sequence[int], score: str) -> li
     right = np.nan_to_num(scored.scores.get(score, np.zeros(len(reward))))
     order: dict[str, Floats] = {
         "hacking": right * 1e6 - reward,  # wrong, and well paid
+        "diverged": -np.abs(reward),
         "length": -np.array(length, dtype=np.float64),
         "entropy": np.array(length, dtype=np.float64),
     }

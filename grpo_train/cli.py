@@ -143,24 +143,32 @@ def evaluate_command(
 
 @app.command()
 def show(folder: Run, as_json: Json = False) -> None:
-    """A run's metrics at its start and its end, and its last samples."""
+    """A run's metrics at its start and its end, its alarms, and its last samples."""
+    from grpo_train.alarms import Alarm
     from grpo_train.record import Record
 
     record = Record(folder)
     rows = record.read()
     if not rows:
         raise ConfigError(f"{folder} holds no run: it has no metrics.jsonl")
-    table = Table("metric", "first", "last", "best")
+    table = Table("metric", "first", "last", "lowest", "highest")
     for name in dict.fromkeys(key for row in rows for key in row if key != "step"):
         values = [row[name] for row in rows if row.get(name) is not None]
         if values:
-            table.add_row(name, f"{values[0]:.4g}", f"{values[-1]:.4g}", f"{max(values):.4g}")
+            shown = (values[0], values[-1], min(values), max(values))
+            table.add_row(name, *(f"{value:.4g}" for value in shown))
     console.print(table)
+    alarms = record.read("alarms.jsonl")
+    for alarm in alarms:
+        _print_alarm(Alarm(alarm["alarm"], alarm["step"], alarm["text"], alarm["rows"]))
     for sample in record.read("samples.jsonl")[-2:]:
         console.print_json(json.dumps(sample))
-    console.print(f"curves: {record.report()}", highlight=False)
+    try:
+        console.print(f"curves: {record.report()}", highlight=False)
+    except ConfigError as error:
+        console.print(f"no curves: {error}", highlight=False, markup=False)
     if as_json:
-        _print_json({"step": rows[-1]["step"], "last": rows[-1]})
+        _print_json({"step": rows[-1]["step"], "last": rows[-1], "alarms": alarms})
 
 
 @app.command()

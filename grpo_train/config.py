@@ -153,7 +153,7 @@ class Optim(Section, frozen=True):
     """`adamw_8bit` keeps its moments in 8 bits (2110.02861) through bitsandbytes; one process."""
 
     lr: float = 1e-6
-    """Peak learning rate."""
+    """Peak learning rate; > 0."""
     warmup_steps: int = 0
     """Steps of linear warm-up; 0 = none."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -161,8 +161,11 @@ class Optim(Section, frozen=True):
     weight_decay: float = 0.0
     """Decoupled; 0 = none."""
     beta1: float = 0.9
+    """Decay of the gradient's running mean, a step."""
     beta2: float = 0.99
+    """Decay of its square's; lower than the usual 0.999, as steps are few and noisy."""
     eps: float = 1e-8
+    """Added to the root of the square's mean."""
     max_grad_norm: float = 1.0
     """Clip; 0 = none."""
 

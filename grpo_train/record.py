@@ -109,12 +109,12 @@ class Record:
             found.append(row | {"advantage": advantage[i], "scores": scores, "status": status})
         self._append("samples.jsonl", found)
 
-    def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int]:
+    def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int] | None:
         """A line of `alarms.jsonl`; its evidence are the last `rows` lines of `samples.jsonl`."""
         if self.quiet:
-            return 0, 0
+            return None
         last = (self.folder / "samples.jsonl").read_bytes().count(b"\n")
-        place = (last - rows + 1, last)
+        place = (last - rows + 1, last) if rows else None
         self._append("alarms.jsonl", [{"step": step, "alarm": name, "text": text, "rows": place}])
         return place
 

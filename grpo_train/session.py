@@ -85,8 +85,9 @@ class Session:
 
     def alarm(self, alarm: Alarm) -> Alarm:
         """On record, with the rows that show it."""
-        assert self.drawn is not None  # alarms come with a new batch
         d = self.drawn
+        if d is None:  # the first update after a resume in the middle of a batch
+            return replace(alarm, rows=self.record.alarm(alarm.name, alarm.step, alarm.text, 0))
         rows = evidence(alarm.name, d.scored, d.length, self.config.eval.score)
         self.record.samples(
             alarm.step, d.prompts, d.scored, d.advantage, rows=rows, alarm=alarm.name

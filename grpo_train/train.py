@@ -89,9 +89,10 @@ def train_step(session: Session) -> dict[str, float]:
     try:
         metrics |= session.updater.update(session.batch, part, rate)
     except DivergenceError as error:
+        alarm = session.alarm(Alarm("diverged", session.step + 1, str(error)))
         raise DivergenceError(
-            f"step {session.step + 1}: {error}; the weights are those of step {session.step}, "
-            f"saved with the batch in {save(session)}"
+            f"{alarm}; the weights are those of step {session.step}, saved with the batch in "
+            f"{save(session)}"
         ) from error
     session.engine.sync()
     session.step += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -119,3 +120,11 @@ def test_every_section_is_frozen() -> None:
         if isinstance(part, Section):
             with pytest.raises(AttributeError):
                 part.name = "y"  # type: ignore[attr-defined]
+
+
+def test_every_field_says_what_it_is() -> None:
+    """A line of its own above every field of the starter."""
+    lines = starter().splitlines()
+    for above, line in itertools.pairwise(lines):
+        if re.match(r"(# )?\w+ = ", line):
+            assert above.startswith("# ") and not re.match(r"# \w+ = ", above), line

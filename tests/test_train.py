@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 import tiny_run
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 from grpo_train import update as update_module
@@ -297,6 +299,78 @@ def test_another_ruleset_is_refused_unless_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has changed since"):
         resume(session.record.folder)
     assert resume(session.record.folder, force=True).step == 4
+
+
+def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
+    session = finish(tiny_run.make_config(tmp_path))
+    folder = session.record.folder
+    with pytest.raises(CheckpointError) as caught:
+        resume(folder, ["optim.lr=0.01", "sampling.group_size=8", "save.every=7"])
+    assert "optim.lr: 0.001 then, 0.01 now" in str(caught.value)
+    assert "sampling.group_size: 4 then, 8 now" in str(caught.value)
+    assert "save.every" not in str(caught.value)
+    assert resume(folder, ["optim.lr=0.01"], force=True).config.optim.lr == 0.01
+
+
+def test_a_run_is_made_longer_where_the_rate_does_not_depend_on_it(tmp_path: Path) -> None:
+    changes = {"optim": {"schedule": "constant"}}
+    long = finish(tiny_run.make_config(tmp_path / "long", steps=6, **changes))
+    short = finish(tiny_run.make_config(tmp_path / "short", steps=4, **changes))
+    longer = resume(short.record.folder, ["steps=6"])
+    train(longer)
+    assert same(weights(longer.policy), weights(long.policy))
+    linear = finish(tiny_run.make_config(tmp_path / "linear"))
+    with pytest.raises(CheckpointError, match="steps: 4 then, 6 now"):
+        resume(linear.record.folder, ["steps=6"])
+
+
+def test_other_prompts_are_refused(tmp_path: Path) -> None:
+    session = finish(tiny_run.make_config(tmp_path))
+    data = Path(session.config.data.train)
+    data.write_text("\n".join(reversed(data.read_text().splitlines())))
+    with pytest.raises(CheckpointError, match="prompts of"):
+        resume(session.record.folder)
+    assert resume(session.record.folder, force=True).step == 4
+
+
+def test_a_run_without_a_checkpoint_starts_again(tmp_path: Path) -> None:
+    whole = finish(tiny_run.make_config(tmp_path / "whole"))
+    session = start(tiny_run.make_config(tmp_path / "cut"))
+    evaluate_session(session)
+    session.log(train_step(session))
+    again = resume(session.record.folder)
+    assert again.step == 0
+    train(again)
+    assert untimed(again) == untimed(whole)
+
+
+def test_a_run_that_diverges_is_saved_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(tiny_run.make_config(tmp_path))
+    session.log(train_step(session))
+    before = weights(session.policy)
+
+    def diverge(*_: object) -> None:
+        raise DivergenceError("the gradient is not finite")
+
+    monkeypatch.setattr(Updater, "update", diverge)
+    with pytest.raises(DivergenceError, match=r"samples.jsonl:\d+-\d+; the weights .*step-000001"):
+        train(session)
+    assert same(before, weights(session.policy))
+    assert session.record.read("alarms.jsonl")[-1]["alarm"] == "diverged"
+    monkeypatch.undo()
+    assert train(resume(session.record.folder)).steps == 4
+
+
+def test_every_metric_is_explained_on_the_page(tmp_path: Path) -> None:
+    session = finish(tiny_run.make_config(tmp_path, loss={"kl_coef": 0.1, "mismatch": "truncate"}))
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w/<>…]+)`", page[page.index("## What is logged") :]))
+    for name in {name for row in session.history for name in row} - {"step"}:
+        family = re.sub(r"^(score|spread|eval/score)/\w+", r"\1/<name>", name)
+        family = re.sub(r"pass_at_(?!1\b)\d+", "pass_at_<k>", family)
+        assert {family, re.sub("/.*", "/…", name)} & named, name
 
 
 def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
