@@ -241,6 +241,9 @@ def test_openrlhf_reads_the_completion_out_of_the_query() -> None:
     assert torch.equal(found["extra_logs"]["answered"], torch.tensor([1.0, 1.0, 0.0]))
     with pytest.raises(gr.BatchError, match="does not hold its prompt"):
         reward(["other"], [prompt], ["9"])
+    with gr.loads("input completion: chat\nreward = text.length(completion)") as scorer:
+        found = scorer.as_openrlhf().lists(["pabc</s>\n<|im_end|>", "p</s>x"], ["p", "p"], [0, 0])
+    assert found["rewards"] == [3.0, 5.0]
 
 
 @pytest.mark.parametrize("adapter", ["as_openrlhf", "as_lm_eval", "as_map", "as_inspect"])

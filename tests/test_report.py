@@ -33,6 +33,8 @@ TEXTS = [
     ("", "9"),
     ("<think>no gold</think><answer>9</answer>", None),
     ("so " * 20_000, "9"),
+    ("<think>😀😀 first three and six</think><answer>9</answer>", "9"),
+    ("<think>3 and 6 make nine</think><answer>9</answer> trailing words", "9"),
 ]
 
 
@@ -40,7 +42,7 @@ TEXTS = [
 def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One file of completions, scored as it is and with another weight."""
     folder = tmp_path_factory.mktemp("scores")
-    lines = [json.dumps({"prompt": "3 + 6?", "completion": c, "gold": g}) for c, g in TEXTS * 8]
+    lines = [json.dumps({"prompt": "3 + 6?", "completion": c, "gold": g}) for c, g in TEXTS * 6]
     (folder / "data.jsonl").write_text("\n".join(lines))
     other = ARITHMETIC.read_text("utf-8").replace("0.2 * form", "0.1 * form")
     (folder / "other.reward").write_text(other)
@@ -60,7 +62,7 @@ def test_a_report_holds_the_files_scores(scored: tuple[Path, Path]) -> None:
     with gr.load(ARITHMETIC) as scorer:
         report = scores_report([scored[0]], scorer)
         page = report.html()
-        home = scorer(completion=[c for c, _ in TEXTS * 8], gold=[g for _, g in TEXTS * 8])
+        home = scorer(completion=[c for c, _ in TEXTS * 6], gold=[g for _, g in TEXTS * 6])
     rows = data_of(page)["rows"]
     found = [np.nan if row["scores"]["reward"] is None else row["scores"]["reward"] for row in rows]
     assert np.allclose(found, home.reward, equal_nan=True)
@@ -80,14 +82,15 @@ def test_nothing_that_a_completion_says_becomes_markup(scored: tuple[Path, Path]
 def test_marks_stand_where_the_rules_saw_something() -> None:
     with gr.load(ARITHMETIC) as scorer:
         seen = {}
-        for text, gold in TEXTS[:3]:
+        for text, gold in (*TEXTS[:3], TEXTS[9]):
             why, marks = look(scorer, {"completion": text, "gold": gold})
             assert [tree["label"].partition(":")[0] for tree in why][-1] == "reward"
             seen[text] = {kind: text[start:end] for start, end, kind, _ in marks}
-    first, second, third = seen.values()
+    first, second, third, fourth = seen.values()
     assert first == {"answer": "9"}
     assert second == {"answer": "9", "foreign": "Wir nehmen die beiden Zahlen zusammen"}
     assert third == {"fail": "𝟗"}
+    assert fourth == {"fail": "t"}
 
 
 def test_the_sample_is_even_and_the_charts_are_of_all_rows(tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_file_without_scores_is_told_apart(tmp_path: Path, content: str, messa
 def test_two_files_of_other_lengths_are_refused(scored: tuple[Path, Path], tmp_path: Path) -> None:
     short = tmp_path / "short.jsonl"
     short.write_text("\n".join(scored[0].read_text().splitlines()[:5]))
-    with pytest.raises(gr.BatchError, match="64 rows"):
+    with pytest.raises(gr.BatchError, match="60 rows"):
         scores_report([scored[0], short])
 
 
@@ -177,14 +180,26 @@ def test_a_page_draws_filters_sorts_and_explains(
     page.click("button[data-sort=reward]")
     assert page.locator("tr.row td").nth(1).inner_text() == "0"
     page.fill("#search", "beiden zahlen")
-    assert rows.count() == 8
+    assert rows.count() == 6
     rows.nth(0).click()
     detail = page.locator("tr.detail")
-    assert detail.locator("pre mark.foreign").inner_text() == "Wir nehmen die beiden Zahlen zusammen"
+    assert (
+        detail.locator("pre mark.foreign").inner_text() == "Wir nehmen die beiden Zahlen zusammen"
+    )
     assert "language.share en" in detail.locator("ul.tree").inner_text()
     page.fill("#search", "")
     page.select_option("#show", "null")
-    assert rows.count() == 8
+    assert rows.count() == 6
+    page.select_option("#show", "all")
+    page.fill("#search", "nine</think>")
+    assert rows.count() == 12
+    page.fill("#search", "<answer>9")
+    for _ in range(2):  # null is last, whichever way
+        assert rows.last.locator("td").nth(1).inner_text().startswith("null")
+        page.click("button[data-sort=reward]")
+    page.fill("#search", "😀😀")
+    rows.nth(0).click()
+    assert detail.locator("pre mark.answer").inner_text() == "9"
     page.fill("#search", "onerror")
     page.select_option("#show", "all")
     rows.nth(0).click()
