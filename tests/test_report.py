@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -238,5 +239,40 @@ def test_a_page_of_a_run_shows_curves_alarms_and_trees(browser: Any, tmp_path: P
     page.locator("tr.row").nth(0).click()
     assert page.locator("tr.detail pre mark.foreign").count() == 1
     assert "math.equal" in page.locator("ul.tree").inner_text()
+    assert faults == []
+    page.close()
+
+
+def test_a_page_of_gsm8k_scores_opens(browser: Any, shared: Path, tmp_path: Path) -> None:
+    data = tmp_path / "gsm8k.jsonl"
+    with (shared / "data" / "gsm8k" / "example_model_solutions.jsonl").open() as lines:
+        rows = [json.loads(line) for line in itertools.islice(lines, 300)]
+    columns = ("6b_finetuning", "175b_finetuning")
+    data.write_text(
+        "\n".join(
+            json.dumps(
+                {
+                    "prompt": row["question"],
+                    "gold": row["ground_truth"],
+                    **{name: row[name]["solution"] for name in columns},
+                }
+            )
+            for row in rows
+        )
+    )
+    ruleset, files = str(ROOT / "rulesets" / "gsm8k.reward"), []
+    for name in columns:
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        names = ["--map", f"completion={name}", "--map", "gold=gold", "--set", "marker=A:"]
+        command = ["score", ruleset, str(data), "-o", files[-1], *names]
+        assert CliRunner().invoke(app, command).exit_code == 0
+    out = tmp_path / "r.html"
+    command = ["report", *files, "--ruleset", ruleset, "-o", str(out), *names]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    page, faults = opened(browser, out)
+    assert "rows 300" in page.locator(".facts").inner_text()
+    page.locator("tr.row").nth(0).click()
+    assert "extract.after" in page.locator("ul.tree").inner_text()
     assert faults == []
     page.close()
