@@ -1,8 +1,9 @@
 """Seconds of a training step, ours against TRL's GRPOTrainer, at equal work on one CPU core.
 
-Regime: a random Llama of 5 M parameters (4 layers, width 256, vocabulary 4,096), fp32, groups of 8,
-no KL, one update a rollout batch. `short` is 4 prompts × 8 completions of 64 tokens, `long_prompt`
-2 × 8 completions of 64 tokens after prompts of about 180 tokens. A random policy hardly ever ends,
+Regime: random models of 4 layers, width 256, vocabulary 4,096, fp32, groups of 8, no KL, one update
+a rollout batch, micro-batches of 8 rows (TRL) or as many tokens (ours). `short` is a Llama with 4
+prompts of some 25 tokens × 8 completions of 64 tokens, `long_prompt` a Qwen3 with 2 prompts of some
+178 tokens × 8 completions of 64 tokens. A random policy hardly ever ends,
 so both sides decode and train the same number of tokens. Each side runs in its own process, because
 peak memory is the process's, and the sides take turns, because the machine is shared; the first
 step of a process is left out, and medians are compared. `cpu` are the process's own seconds, which
@@ -30,9 +31,11 @@ from pathlib import Path
 from typing import Any
 
 WORKLOADS: dict[str, dict[str, int]] = {
-    "short": {"prompts": 4, "group": 8, "tokens": 64, "words": 6},
-    "long_prompt": {"prompts": 2, "group": 8, "tokens": 64, "words": 60},
+    "short": {"prompts": 4, "group": 8, "tokens": 64, "prompt": 25},
+    "long_prompt": {"prompts": 2, "group": 8, "tokens": 64, "prompt": 178},
 }
+ARCHITECTURE = {"short": "llama", "long_prompt": "qwen3"}
+TOKEN_BUDGET = 1280  # 8 rows of TRL's micro-batch hold 712 tokens of `short`, 1,936 of the other
 RULESET = """ruleset bench "Dense, so that every group has a signal"
 
 input completion: chat
@@ -70,7 +73,7 @@ def compare(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workload in names:
-            make_inputs(folder / workload, WORKLOADS[workload])
+            make_inputs(folder / workload, WORKLOADS[workload], ARCHITECTURE[workload])
             rows: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
             for _ in range(options.rounds):
                 for side in rows:
@@ -129,16 +132,17 @@ def _cell(value: float | None) -> str:
 # -- the same inputs for both ----------------------------------------------------------------------
 
 
-def make_inputs(folder: Path, workload: dict[str, int]) -> None:
+def make_inputs(folder: Path, workload: dict[str, int], architecture: str) -> None:
     """A random model with its tokenizer, prompts, and the ruleset."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     folder.mkdir(parents=True)
     tokenizer = make_tokenizer(4096)
     torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            architecture,
             vocab_size=4096,
             hidden_size=256,
             intermediate_size=1024,
@@ -158,9 +162,10 @@ def make_inputs(folder: Path, workload: dict[str, int]) -> None:
     words = "sum of two and three write digits only please compute the list".split()
     with (folder / "train.jsonl").open("w") as file:
         for i in range(128):
-            count = workload["words"] - rng.randint(0, workload["words"] // 3)
-            text = f"q{i}: " + " ".join(rng.choice(words) for _ in range(count)) + " ="
-            file.write(json.dumps({"prompt": text}) + "\n")
+            count, text = workload["prompt"] - rng.randint(0, workload["prompt"] // 10), f"q{i}:"
+            while len(tokenizer(text)["input_ids"]) < count:
+                text += " " + rng.choice(words)
+            file.write(json.dumps({"prompt": text + " ="}) + "\n")
     (folder / "bench.reward").write_text(RULESET)
 
 
@@ -199,6 +204,7 @@ def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -
             "threads": threads,
             "steps": steps + 1,
             "prompts_per_step": workload["prompts"],
+            "token_budget": TOKEN_BUDGET,
             "data": {"train": str(folder / "train.jsonl")},
             "reward": {"ruleset": str(folder / "bench.reward")},
             "sampling": {"group_size": workload["group"], "max_tokens": workload["tokens"]},
