@@ -179,14 +179,14 @@ def test_a_full_queue_is_a_429_and_a_late_reply_a_504(monkeypatch: pytest.Monkey
 
     async def steps(client: Any) -> Any:
         running = [asyncio.create_task(client.post("/score", json=body)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        while "queue 2.0" not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.01)
         full = await client.post("/score", json=body)
         waited = await asyncio.gather(*running)
         go.set()
-        await asyncio.sleep(0.05)
         return full, waited, await client.post("/score", json=body)
 
-    full, waited, after = call(steps, ServeConfig(max_queue=2, deadline_s=0.5))
+    full, waited, after = call(steps, ServeConfig(max_queue=2, deadline_s=2))
     assert (full.status_code, full.headers["retry-after"]) == (429, "1")
     assert [reply.status_code for reply in waited] == [504, 504]
     assert after.json()["reward"] == [1.0]
@@ -286,8 +286,10 @@ def test_500_requests_at_32_lose_no_reply_and_give_the_offline_scores() -> None:
 
 
 def test_sigterm_lets_a_running_request_end_and_leaves_with_0(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
     (tmp_path / "slow.py").write_text(
-        "import time\ndef slow(t: str) -> float:\n    time.sleep(1.5)\n    return 1.0\n"
+        f"import pathlib, time\ndef slow(t: str) -> float:\n    pathlib.Path({str(begun)!r}).touch()\n"
+        "    time.sleep(1.5)\n    return 1.0\n"
     )
     ruleset = tmp_path / "slow.reward"
     ruleset.write_text(
@@ -301,7 +303,8 @@ def test_sigterm_lets_a_running_request_end_and_leaves_with_0(tmp_path: Path) ->
             target=lambda: replies.append(httpx.post(f"{url}/score", json=body, timeout=60))
         )
         client.start()
-        time.sleep(0.7)
+        while not begun.exists() and client.is_alive():
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         client.join(60)
         assert process.wait(60) == 0
