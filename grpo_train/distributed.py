@@ -31,7 +31,8 @@ def join_processes(device: str) -> str:
         return device
     cuda = device != "cpu" and torch.cuda.is_available()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        # Whole batches are on the CPU, gradients on the GPU: each has a backend of its own.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     if not cuda:
         return "cpu"
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -147,9 +148,9 @@ def gathered(model: Any) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a sharded tensor; every process must ask."""
+    """All of a sharded tensor, on the CPU; every process must ask. Others come back as they are."""
     full = getattr(tensor, "full_tensor", None)
-    return tensor if full is None else full()
+    return tensor if full is None else full().cpu()
 
 
 def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ class Session:
     engine: Engine
     scorer: Any
     prompts: Prompts
+    data_hash: str  # of the prompts
     held_out: Prompts | None
     updater: Updater
     record: Record
@@ -133,6 +134,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         engine=engine,
         scorer=scorer,
         prompts=prompts,
+        data_hash=prompts.digest(),
         held_out=held_out,
         updater=_updater(config, policy, layout=checked.layout),
         record=Record(where),
@@ -279,7 +281,7 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
     if not force:
         same_run(last, progress, config, load_scorer(config.reward))
     session = open_session(config, folder)
-    if not force and progress.data_hash != session.prompts.digest():
+    if not force and progress.data_hash != session.data_hash:
         raise CheckpointError(
             f"the prompts of `{config.data.train}` are not those of the checkpoint\n"
             "hint: --force goes on with what is there now"
@@ -345,7 +347,7 @@ def save(session: Session) -> Path:
         session.sampler.position,
         session.rollouts,
         session.scorer.hash,
-        session.prompts.digest(),
+        session.data_hash,
     )
     return save_checkpoint(
         session.record.checkpoints,

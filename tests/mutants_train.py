@@ -255,6 +255,62 @@ MUTANTS = [
         "row_seeds(config.seed, 0,",
         "train",
     ),
+    Mutant(
+        "other prompts go unseen",
+        "session.py",
+        "progress.data_hash != session.data_hash",
+        "False",
+        "train",
+    ),
+    Mutant(
+        "an engine starts stale after a resume",
+        "session.py",
+        "of_tensors(tensors)\n    session.engine.sync()\n",
+        "of_tensors(tensors)\n",
+        "engines",
+    ),
+    Mutant(
+        "processes take the mean of the gradient",
+        "update.py",
+        "(loss * distributed.size())",
+        "(loss)",
+        "distributed",
+    ),
+    Mutant(
+        "every process computes every row",
+        "distributed.py",
+        "return keep & mine.repeat_interleave(group_size)",
+        "return keep",
+        "distributed",
+    ),
+    Mutant(
+        "the reference keeps its adapter",
+        "policy.py",
+        "if self.adapter and self.adapter_off else None",
+        "if False else None",
+        "lora",
+    ),
+    Mutant(
+        "an adapter merged without its scale",
+        "policy.py",
+        "module.scaling[ADAPTER] * (",
+        "(",
+        "lora",
+    ),
+    Mutant(
+        "a hack without a rise",
+        "alarms.py",
+        '    if not _rises(reward[before], reward[now]):\n        return ""\n',
+        "",
+        "alarms",
+    ),
+    Mutant(
+        "alarms that do not stop ringing",
+        "alarms.py",
+        "if text and not _known(name, rows, config):",
+        "if text:",
+        "alarms",
+    ),
     Mutant("damage goes unseen", "state.py", " or _digest(path) != digest", "", "state"),
     Mutant(
         "biased pass@k",
@@ -272,7 +328,7 @@ def main() -> int:
     survivors = 0
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
-        for part in ("grpo_train", "grpo_rewards", "tests", "rulesets"):
+        for part in ("grpo_train", "grpo_rewards", "tests", "rulesets", "docs", "experiments"):
             skip = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / part, copy / part, ignore=skip)
         shutil.copy(ROOT / "pyproject.toml", copy)

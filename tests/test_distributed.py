@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "kl and reuse": {"loss": {"kl_coef": 0.1, "entropy_coef": 0.01}, "updates_per_rollout": 2},
     "copies": {"shard_size": 1, "token_budget": 60},
     "batch advantage": {"advantage": {"method": "batch_std"}, "prompts_per_step": 5},
+    "resampled": {"resample": 3, "prompts_per_step": 3, "sampling": {"group_size": 2}},
     "adapters": {"lora": {"rank": 4}, "loss": {"kl_coef": 0.1}},
 }
 

@@ -24,7 +24,7 @@ from grpo_train.errors import EngineError
 from grpo_train.policy import Policy
 from grpo_train.preflight import self_test
 from grpo_train.rollout import NativeEngine, Rollouts, Sampling, row_seeds
-from grpo_train.session import Session, start
+from grpo_train.session import Session, resume, save, start
 from grpo_train.train import train, train_step
 
 PROMPTS = [[5, 6, 7], [20], [30] * 6]
@@ -77,6 +77,21 @@ def test_a_copy_that_goes_stale_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     session, alarms = run(tmp_path, monkeypatch, optim={"lr": 0.03}, steps=6)
     assert "mismatch" in [alarm.name for alarm in alarms]
     assert session.history[-2]["mismatch/gap"] > 0.05
+
+
+def test_a_resumed_copy_has_the_weights_of_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"optim": {"lr": 0.03}, "save": {"every": 2}}
+    whole, _ = run(tmp_path / "whole", monkeypatch, **changes)
+    cut = start(tiny_run.make_config(tmp_path / "cut", **changes))
+    for _ in range(2):
+        cut.log(train_step(cut))
+    save(cut)
+    again = resume(cut.record.folder)
+    train(again)
+    state = again.policy.model.state_dict()
+    assert all(state[n].equal(t) for n, t in whole.policy.model.state_dict().items())
 
 
 def test_an_engine_that_is_off_is_refused_before_the_first_step() -> None:
