@@ -292,6 +292,25 @@ def test_a_signal_saves_and_stops(tmp_path: Path) -> None:
     assert train(again).steps == 4
 
 
+def test_a_signal_during_the_first_evaluation_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finish(tiny_run.make_config(tmp_path / "whole"))
+    session = start(tiny_run.make_config(tmp_path / "cut"))
+
+    def interrupted(session: Session) -> object:
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate_session(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("grpo_train.train.evaluate_session", interrupted)
+        assert (train(session).steps, session.step) == (0, 0)
+    again = resume(session.record.folder)
+    train(again)
+    assert untimed(again) == untimed(whole)
+    assert same(weights(again.policy), weights(whole.policy))
+
+
 def test_another_ruleset_is_refused_unless_told(tmp_path: Path) -> None:
     session = finish(tiny_run.make_config(tmp_path))
     ruleset = Path(session.config.reward.ruleset)
