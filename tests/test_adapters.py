@@ -159,6 +159,46 @@ def test_trl_trains_with_a_ruleset_and_its_rewards_are_the_offline_scores(
     assert len(set(rewards)) > 1, "a test of zeros alone says little"
 
 
+SUM = """input completion: chat
+param w: num in 0..1 = 0.3
+score a = text.contains(completion, "x")
+score b = text.length(completion)
+score c = text.words(completion)
+score d = text.contains(completion, "y")
+"""
+
+
+@pytest.mark.parametrize(
+    ("reward", "weights"),
+    [
+        ("0.5 * a - w * b + c / 4 - -c", [0.5, -0.3, 1.25, 0.0]),
+        ("a", [1.0, 0.0, 0.0, 0.0]),
+        ("2 * (a - (b + a * 3))", [-4.0, -2.0, 0.0, 0.0]),
+        ("a * b", None),
+        ("a + 1", None),
+        ("max(a, b)", None),
+        ("a / b", None),
+    ],
+)
+def test_trl_gets_the_scores_with_their_weights_where_the_reward_is_a_sum(
+    reward: str, weights: list[float] | None
+) -> None:
+    with gr.loads(f"{SUM}reward = {reward}") as scorer:
+        if weights is None:
+            with pytest.raises(gr.BatchError, match="not a weighted sum"):
+                scorer.as_trl(split=True)
+            return
+        split = scorer.as_trl(split=True)
+        assert split.weights == pytest.approx(weights)
+        batch = ["x y", "", "a\nb x"]
+        values = [func(["p"] * 3, batch) for func in split.funcs]
+        total = [
+            sum(w * v for w, v in zip(weights, row, strict=True))
+            for row in zip(*values, strict=True)
+        ]
+        assert total == pytest.approx(scorer(completion=batch).reward.tolist())
+
+
 @needs("trl")
 def test_trl_async_worker_scores_groups_with_the_pickled_reward() -> None:
     with warnings.catch_warnings():

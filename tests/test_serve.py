@@ -288,7 +288,8 @@ def test_500_requests_at_32_lose_no_reply_and_give_the_offline_scores() -> None:
 def test_sigterm_lets_a_running_request_end_and_leaves_with_0(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     (tmp_path / "slow.py").write_text(
-        f"import pathlib, time\ndef slow(t: str) -> float:\n    pathlib.Path({str(begun)!r}).touch()\n"
+        "import pathlib, time\ndef slow(t: str) -> float:\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
         "    time.sleep(1.5)\n    return 1.0\n"
     )
     ruleset = tmp_path / "slow.reward"

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from grpo_rewards.adapters.common import refuse_groups, refuse_input
+from grpo_rewards.adapters.linear import weights_of
 from grpo_rewards.errors import BatchError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class TRLReward:
 
     `num_generations` is GRPOConfig's, needed by a ruleset that looks at whole groups; `columns`
     names dataset columns by the inputs that they feed; `eos_token_id` tells a truncated completion.
+    `split` hands TRL the scores with their own weights instead of their sum, for
+    `multi_objective_aggregation="normalize_then_sum"`; the reward has to be a weighted sum.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class TRLReward:
         num_generations: int | None = None,
         columns: Mapping[str, str] | None = None,
         eos_token_id: int | Collection[int] | None = None,
+        split: bool = False,
     ) -> None:
         if num_generations is None:
             refuse_groups(
@@ -52,7 +56,14 @@ class TRLReward:
                 "TRL does not say whether a completion was cut",
                 "scorer.as_trl(eos_token_id=tokenizer.eos_token_id)",
             )
+        weights = weights_of(scorer.graph) if split else None
+        if split and weights is None:
+            message = f"{scorer.graph.name}: the reward is not a weighted sum of its scores"
+            raise BatchError(
+                f"{message}\n  hint: leave `split` away: TRL then gets the reward itself"
+            )
         self.__name__ = "reward"
+        self._weights = weights
         self._scorer = scorer
         self._group_size = num_generations
         self._columns = dict(columns or {})
@@ -63,12 +74,16 @@ class TRLReward:
 
     @property
     def funcs(self) -> list[TRLReward | TRLComponent]:
-        """The reward, then every named score: for `reward_funcs`."""
-        return [self, *(TRLComponent(self, name) for name in self._scorer.names)]
+        """The reward, then every named score; with `split` the scores alone: for `reward_funcs`."""
+        scores = [TRLComponent(self, name) for name in self._scorer.names]
+        return [*scores] if self._weights is not None else [self, *scores]
 
     @property
     def weights(self) -> list[float]:
-        """1 for the reward and 0 for what is only logged: for `GRPOConfig(reward_weights=…)`."""
+        """1 for the reward and 0 for what is only logged, or the weights of the sum: for
+        `GRPOConfig(reward_weights=…)`."""
+        if self._weights is not None:
+            return [self._weights[name] for name in self._scorer.names]
         return [1.0] + [0.0] * len(self._scorer.names)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **known: Any) -> Values:
