@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SEED ?= 0
 
-.PHONY: demo test check nightly tables clean
+.PHONY: demo test check nightly tables site clean
 
 demo: $(STAMP)  ## train the embedded policy with rulesets/arithmetic.reward and show its report
 	$(BIN)/grpo-train demo --seed $(SEED)
@@ -35,5 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+site: $(STAMP)  ## the documentation as pages in site/
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
