@@ -57,6 +57,7 @@ def check(
     lowering = Lowering(Graph(name=parsed.ruleset.name), functions)
     checker = _Checker(parsed, dict(params or {}), lowering)
     checker.run()
+    checker.graph.names = dict(lowering.names)
     findings = [*parsed.findings, *checker.findings]
     return checker.graph, sorted(findings, key=lambda finding: finding.place.start)
 
@@ -394,9 +395,9 @@ class _Checker:
         rewards = self.parsed.ruleset.of(x.Reward)
         self._once(rewards, "reward")
         if not rewards and "reward" not in self.lowering.broken and not self.parsed.findings:
-            end = max(len(self.parsed.source.text.rstrip()), 1)
+            end = len(self.parsed.source.text.rstrip())
             hint = "end the file with `reward = …`"
-            self._report("T21", "the ruleset has no `reward`", Place(end - 1, end), hint)
+            self._report("T21", "the ruleset has no `reward`", Place(max(end - 1, 0), end), hint)
 
     # Tests
 

@@ -86,7 +86,7 @@ def _split_tail(text: str) -> tuple[str, str]:
 def _comment_lines(text: str) -> tuple[str, ...]:
     """The comments between statements, single blank lines kept as ""."""
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():  # \f, \x85 end no comment
         stripped = line.strip()
         if stripped or (lines and lines[-1]) or not lines:
             lines.append(stripped)

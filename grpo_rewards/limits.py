@@ -31,6 +31,7 @@ MAX_DEATHS = 3  # of workers at one item before it counts as lost; somebody else
 # Formats.
 MAX_GRAMMAR_CHARS = 16_000  # a page of grammar; more is generated, or hostile
 MAX_GRAMMAR_RULES = 200
+MAX_GRAMMAR_ALTERNATIVES = 4_000  # of all rules together; Lark multiplies choices in a row
 MAX_GRAMMAR_STATES = 2_000  # counted repeats multiply them; a table of 375 takes half a second
 MAX_CREDIT_TOKENS = 50_000  # of a text that fits no format; what it earns is settled long before
 MAX_EARLEY_CHARS = 4_000  # Earley reads some 5,000 characters a second

@@ -49,7 +49,7 @@ def run_test(scorer: Scorer, test: TestCase, folder: Path) -> TestResult:
     """One test block; raises BatchError where its rows do not fit the ruleset's inputs."""
     rows: Sequence[Mapping[str, Any]] = test.rows
     if test.each_from:
-        rows = [{**test.rows[0], **row} for row in _read_rows(folder / test.each_from)]
+        rows = [{**test.rows[0], **row} for row in _read_rows(folder, test.each_from)]
     outputs = {f"expect {i}": number for i, (number, _, _) in enumerate(test.expects)}
     plan = Plan.of(scorer.graph, {**scorer.graph.columns, **outputs})
     columns: dict[str, Any] = {
@@ -91,9 +91,13 @@ def show_value(column: Column, row: int) -> str:
     return text if status == Status.OK else f"{text} ({status.label})"
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a file beside the ruleset or below: a stranger's ruleset reads no others."""
+    path = folder / name
+    if folder.resolve() not in path.resolve().parents:
+        raise BatchError(f"{name}: outside of the ruleset's folder tree")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold U+2028
         rows = [json.loads(line) for line in lines if line.strip()]
     except OSError as error:
         raise BatchError(f"{path}: {error.strerror or error}") from None

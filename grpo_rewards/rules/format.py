@@ -18,12 +18,14 @@ from grpo_rewards.columns import Span, Status
 from grpo_rewards.errors import Severity
 from grpo_rewards.limits import (
     MAX_EARLEY_CHARS,
+    MAX_GRAMMAR_ALTERNATIVES,
     MAX_GRAMMAR_CHARS,
     MAX_GRAMMAR_RULES,
     MAX_GRAMMAR_STATES,
     MAX_JSON_CHARS,
 )
 from grpo_rewards.rules import credit, lalr, schema, terminals
+from grpo_rewards.rules.expansions import written_out
 
 
 class FormatError(Exception):
@@ -225,6 +227,9 @@ def _lark(grammar: str, engine: str) -> Any:
     _check_grammar(grammar)
     options = {"lexer": "contextual", "strict": True} if engine == "lalr" else {}
     try:
+        if written_out(grammar) > MAX_GRAMMAR_ALTERNATIVES:
+            hint = "choices and repeats in a row multiply: give parts of them rules of their own"
+            raise FormatError("the grammar has too many alternatives", 0, hint)
         parser = Lark(
             grammar,
             parser=engine,
@@ -253,8 +258,8 @@ def _lark_error(grammar: str, message: str) -> FormatError:
     place = re.search(r"line (\d+),? col(?:umn)? (\d+)", message)
     offset = 0
     if place:
-        lines = grammar.splitlines(keepends=True)[: int(place[1]) - 1]
-        offset = min(sum(map(len, lines)) + int(place[2]) - 1, len(grammar))
+        lines = grammar.split("\n")[: int(place[1]) - 1]
+        offset = min(sum(len(line) + 1 for line in lines) + int(place[2]) - 1, len(grammar))
     else:
         defined = re.finditer(r"^[ \t]*[?!]?([A-Za-z_]\w*)[^:\n]*:", grammar, re.MULTILINE)
         said = set(re.findall(r"\w+", message))
