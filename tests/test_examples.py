@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from typer.testing import CliRunner
+
+from grpo_rewards.cli import app
 
 TOUR = ROOT / "examples" / "tour.ipynb"
 EXECUTE = """
@@ -52,3 +56,17 @@ def test_the_adapters_page_shows_the_example_files() -> None:
     files = {p.read_text("utf-8") for p in (ROOT / "examples" / "adapters").glob("*.py")}
     assert len(blocks) == 6
     assert set(blocks) <= files
+
+
+def test_the_readmes_commands_run_as_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = re.findall(r"^grpo-rewards .*$", readme, re.MULTILINE)
+    assert len(lines) >= 3
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    assert (tmp_path / "report.html").is_file()
