@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 SIGMAS = 4.0  # of a rise or fall: a window is compared with every earlier one, so 2 would be noise
 LEAST_FALL = 0.05  # of accuracy: a smaller one is no hack even if it is certain
+MASTERED = 0.9  # accuracy: a policy that is right may be sure of itself
 SHOWN = 4  # rows of evidence
 
 
@@ -102,12 +103,15 @@ def _saturated(rows: list[Row], config: Config) -> str:
 
 
 def _entropy(rows: list[Row], config: Config) -> str:
-    """The policy has stopped to explore."""
+    """The policy has stopped to explore, and is not right enough to be so sure."""
     entropy, w = _series(rows, "entropy"), config.alarms.window
     if len(entropy) < 2 * w:
         return ""
     first, last = entropy[:w].mean(), entropy[-w:].mean()
     if last >= config.alarms.entropy or last >= first / 2:
+        return ""
+    right = _series(rows[-w:], f"score/{config.eval.score}")
+    if len(right) and right.mean() >= MASTERED:
         return ""
     return f"it fell from {first:.3g} to {last:.3g} nats a token: completions are all but the same"
 

@@ -69,6 +69,11 @@ def test_every_alarm_is_tested_and_on_the_page() -> None:
     assert all(f"| `{name}` |" in page for name in CAUSES)
 
 
+def test_a_policy_that_is_right_may_be_sure() -> None:
+    curves = CURVES["entropy"] | {"score__correct": lambda t: min(0.95, 0.5 + t)}
+    assert alarms(history(80, **curves)) == []
+
+
 def test_completions_cut_by_the_limit_are_a_blow_up() -> None:
     found = alarms(history(60, truncated=lambda t: 0.1 + 0.8 * t))
     assert [name for name, _ in found] == ["length"]
