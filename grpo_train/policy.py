@@ -117,8 +117,10 @@ class Policy:
         return {"full_attention": full, "sliding_attention": slid} if kinds else slid
 
     def _additive(self, visible: Tensor) -> Tensor:
-        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds."""
-        if self.model.config._attn_implementation != "eager":
+        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds. SDPA on CPU
+        would turn bool into that in every layer: decoding does it once for all."""
+        decoding = visible.device.type == "cpu" and visible.shape[2] == 1
+        if self.model.config._attn_implementation != "eager" and not decoding:
             return visible
         dtype = torch.bfloat16 if self.device.type == "cuda" else self.model.dtype
         zero = torch.zeros((), dtype=dtype, device=visible.device)
