@@ -82,9 +82,17 @@ def test_a_spawned_process() -> None:
 @pytest.mark.slow
 def test_a_ray_task() -> None:
     ray = pytest.importorskip("ray")
+
+    def task(pairs: list[tuple[str, str]]) -> list[bool | None]:  # local: sent by value
+        from grpo_rewards.grade import grade_batch
+        from grpo_rewards.workers import Inline
+
+        golds, texts = zip(*pairs, strict=True)
+        return [one.correct for one in grade_batch(golds, texts, workers=Inline())]
+
     ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
     try:
-        assert ray.get(ray.remote(verdicts).remote(PAIRS)) == EXPECTED
+        assert ray.get(ray.remote(task).remote(PAIRS)) == EXPECTED
     finally:
         ray.shutdown()
 

@@ -14,9 +14,17 @@ from grpo_rewards.rules import numeric, units
 from grpo_rewards.rules.canonical import canonical
 from grpo_rewards.rules.latex import CONSTANTS, Node, names, negate, num, ops, size
 from grpo_rewards.rules.matrices import evaluated
+from grpo_rewards.rules.meanings import (
+    agreed,
+    counted,
+    letters,
+    without_constant,
+    without_denominators,
+)
 from grpo_rewards.rules.numbers import stands_for
 from grpo_rewards.rules.shapes import (
     as_union,
+    both_bounds,
     collapsed,
     expanded,
     inequalities_as_union,
@@ -87,6 +95,8 @@ def compare(answer: Node, gold: Node, policy: Policy) -> Rung:
     if policy.units == "lenient" and unit_left and unit_right and unit_left != unit_right:
         left, right = _scaled(left, unit_left), _scaled(right, unit_right)
     rung = _Comparison(policy).same(evaluated(left), evaluated(right))
+    if rung is Rung.DIFFERENT and (unit_left is None) != (unit_right is None):
+        rung = _in_radians(left, right, unit_left, unit_right, policy)
     if rung is Rung.PASS and size(answer) + size(gold) > limits.MAX_SYMPY_NODES:
         return Rung.TOO_LARGE
     return rung
@@ -121,13 +131,32 @@ def _stripped(node: Node, found: list[units.Unit], *, inside: bool) -> Node:
 def _units_fit(left: units.Unit | None, right: units.Unit | None, policy: Policy) -> bool:
     if left is None or right is None:
         return policy.units == "lenient" or (right is None)
-    return left.dimension == right.dimension
+    return units.fit(left, right)
 
 
 def _scaled(node: Node, unit: units.Unit) -> Node:
     if unit.factor == 1 or not numeric.has_value(node):
         return node
     return Node("mul", (num(unit.factor), node))
+
+
+def _in_radians(
+    left: Node, right: Node, unit_left: units.Unit | None, unit_right: units.Unit | None,
+    policy: Policy,
+) -> Rung:  # fmt: skip
+    """`45^\\circ` and `\\frac{\\pi}{4}`: degrees against a multiple of pi without a unit."""
+    in_degrees, other = (left, right) if unit_left is not None else (right, left)
+    if (unit_left or unit_right) != _DEGREE or Node("sym", ("pi",)) not in _parts(other):
+        return Rung.DIFFERENT
+    if not (numeric.has_value(in_degrees) and numeric.has_value(other)):
+        return Rung.DIFFERENT
+    turned = Node("mul", (in_degrees, Node("div", (Node("sym", ("pi",)), num(180)))))
+    return _Comparison(policy).same(turned, other)
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    inner = [part for child in node.args if isinstance(child, Node) for part in _parts(child)]
+    return (node, *inner)
 
 
 class _Comparison:
@@ -144,7 +173,9 @@ class _Comparison:
             return Rung.TOO_LARGE
         if canonical(a) == canonical(b):
             return Rung.TREE
-        a, b = as_union(collapsed(a)), as_union(collapsed(b))
+        a, b = agreed(as_union(collapsed(a)), as_union(collapsed(b)))
+        if a.op == "mul" or b.op == "mul":
+            a, b = counted(a, b), counted(b, a)
         if a.op == "rel" or b.op == "rel":
             return self.relations(a, b)
         if a.op in _COLLECTIONS or b.op in _COLLECTIONS or "pm" in (ops(a) | ops(b)):
@@ -181,6 +212,8 @@ class _Comparison:
         rung = self.values(a, b)
         if rung is Rung.DIFFERENT and self.rounded(a, b):
             return Rung.VALUE
+        if rung is Rung.DIFFERENT and (bare := without_constant(a, b)) is not None:
+            return self.scalars(*bare)
         return rung
 
     def percents(self, a: Node, b: Node) -> Rung:
@@ -276,6 +309,12 @@ class _Comparison:
         named_a, named_b = named_items(a), named_items(b)
         if named_a is not None and named_b is not None and named_a.keys() == named_b.keys():
             return self.all_same(tuple(named_a.values()), tuple(named_b[key] for key in named_a))
+        between = both_bounds(a.args) if a.op == "list" else None
+        other = both_bounds(b.args) if b.op == "list" else None
+        if between is not None or other is not None:
+            return self.same(between or a, other or b)
+        if {a.op, b.op} == {"list", "mul"} and letters(a) == letters(b) != ():
+            return Rung.VALUE  # several choices: `A, C` and `AC`
         if {a.op, b.op} == {"list", "cup"}:
             listed, cup = (a, b) if a.op == "list" else (b, a)
             union = inequalities_as_union(listed.args)
@@ -283,6 +322,9 @@ class _Comparison:
         left, right = items_of(a), items_of(b)
         if a.op == "tuple" or b.op == "tuple":
             other = b if a.op == "tuple" else a
+            bracketed = a if a.op == "tuple" else b
+            if other.op == "set" and bracketed.args[:2] == ("[", "]") and len(bracketed.args) > 4:
+                return self.collections(other, Node("list", members(bracketed)))
             if other.op == "list" and "pm" not in ops(other):
                 one, two = (members(x) if x.op == "tuple" else items_of(x) for x in (a, b))
                 return self.all_same(one, two) if a.op != b.op and len(one) > 1 else Rung.SHAPE
@@ -301,6 +343,9 @@ class _Comparison:
         pair, other = (a, b) if a.op == "tuple" else (b, a)
         if other.op == "matrix":
             rows = [row.args for row in other.args]
+            written = tuple(part.args[2:] for part in members(pair) if part.op == "tuple")
+            if [len(part) for part in written] == [len(row) for row in rows]:
+                return self.all_same(sum(written, ()), sum(rows, ()))
             flat = tuple(row[0] for row in rows) if len(rows[0]) == 1 else ()
             return self.all_same(members(pair), flat) if flat else Rung.SHAPE
         if other.op == "cup":
@@ -396,7 +441,11 @@ class _Comparison:
             if value_a is not None and value_b is not None and a.args[1] != b.args[1]:
                 return Rung.DIFFERENT
             return Rung.SHAPE
-        return self._ratio(a, b, positive=False)
+        rung = self._ratio(a, b, positive=False)
+        if rung.yes:
+            return rung
+        cleared = without_denominators(a, b)
+        return rung if cleared is None else self._ratio(*cleared, positive=False)
 
     def _ratio(self, a: Node, b: Node, *, positive: bool) -> Rung:
         left = canonical(Node("add", (a.args[1], negate(a.args[2]))))

@@ -26,6 +26,7 @@ from grpo_rewards.rules import numbers
 from grpo_rewards.rules.candidates import candidate, ending, joins
 from grpo_rewards.rules.choices import choice, label, labelled
 from grpo_rewards.rules.compare import Policy, Rung, compare
+from grpo_rewards.rules.habits import magnitude, stand_in
 from grpo_rewards.rules.latex import Node, ops, parse
 from grpo_rewards.rules.writing import (
     TEXT_COMMAND,
@@ -91,6 +92,10 @@ def compile_gold(gold: str) -> Gold:
     text = _gold_text(gold)
     plain = normalised(text)
     number = numbers.read(plain)
+    scaled = magnitude(plain)
+    if number is None and scaled is not None:
+        plain = scaled[0]
+        number = numbers.read(plain)
     letter, named = label(text), labelled(text)
     if named is not None:  # `(D) Alina`: the letter or what it stands for
         plain = normalised(named[1])
@@ -98,7 +103,7 @@ def compile_gold(gold: str) -> Gold:
     tree, problem = None, ""
     is_text = is_words(plain)
     if number is None or not number.sure or number.digits == "":
-        read = parse(plain)
+        read = parse(stand_in(plain))
         if isinstance(read, Node):
             tree = read
         elif number is None and letter is None and not is_text:
@@ -183,7 +188,7 @@ def _climb(
     if len(plain) > MAX_ANSWER_CHARS and not re.fullmatch(r"-?\d*\.?\d+", plain):
         return False, Status.TOO_LARGE, "guard", "the answer is too long"
     if gold.number is not None:
-        by_number = _by_number(plain, gold.number, policy)
+        by_number = _by_number(stand_in(plain), gold.number, policy)
         if by_number is not None:
             return (
                 by_number,
@@ -199,7 +204,7 @@ def _climb(
         if letter is not None:
             return letter == gold.letter, Status.OK, "choice", f"{letter} for {gold.letter}"
     if gold.is_text and is_words(plain):
-        same = words(plain) == words(gold.plain)
+        same = words(stand_in(plain)) == words(stand_in(gold.plain))
         if same or gold.tree is None or gold.tree.op == "text":
             return same, Status.OK, "text", "the same words" if same else "other words"
     return _by_tree(plain, gold, policy)
@@ -208,6 +213,10 @@ def _climb(
 def _by_number(plain: str, gold: numbers.Number, policy: Policy) -> bool | None:
     if gold.digits and len(plain) > MAX_PLAIN_DIGITS:
         return False
+    both = magnitude(plain)
+    if both is not None:  # `5 million` may answer `5` where millions are asked for
+        scaled, bare = (_by_number(one, gold, policy) for one in both)
+        return scaled or bare
     number = numbers.read(plain)
     if number is None:
         return None
@@ -238,6 +247,8 @@ def _by_time(plain: str, gold: str) -> bool | None:
     clock = any(m[3] or m[2] == "00" or m[1].startswith("0") for m in (first, second))
     if not clock:
         return None
+    if bool(first[3]) != bool(second[3]) and max(int(first[1]), int(second[1])) <= 12:
+        return (_minutes(first) - _minutes(second)) % 720 == 0  # the half of the day is left out
     return _minutes(first) == _minutes(second)
 
 
@@ -249,7 +260,7 @@ def _minutes(found: re.Match[str]) -> int:
 
 
 def _by_tree(plain: str, gold: Gold, policy: Policy) -> tuple[bool | None, Status, str, str]:
-    read = parse(plain)
+    read = parse(stand_in(plain))
     if not isinstance(read, Node):
         return False, Status.UNPARSED, "tree", f"the answer cannot be read: {read.reason}"
     if gold.tree is None:

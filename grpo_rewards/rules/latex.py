@@ -269,8 +269,10 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
         return Node("set", node.args) if node.op == "list" else node
 
     def set(self, _l: Token, node: Node, _r: Token) -> Node:
-        if node.op == "rel" and node.args[0][0] == "mid" and len(node.args) > 3:
-            return Node("rel", (node.args[0][1:], *node.args[2:]))  # `{x | x > 2}`
+        if node.op == "rel" and "mid" in node.args[0]:
+            bar = node.args[0].index("mid")  # `{x | x > 2}`, `{x \\in R : x > 2}`
+            if bar + 1 < len(node.args[0]):
+                return Node("rel", (node.args[0][bar + 1 :], *node.args[bar + 2 :]))
         return Node("set", node.args if node.op == "list" else (node,))
 
     def absolute(self, _l: Token, node: Node, _r: Token) -> Node:
@@ -300,11 +302,23 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
     def matrix(self, begin: Token, *parts: Node | Token) -> Node:
         rows = tuple(part for part in parts if isinstance(part, Node))
         if begin == "cases":
-            return Node("cases", tuple(item for row in rows for item in row.args))
+            return Node("cases", tuple(map(_case, rows)))
         if len({len(row.args) for row in rows}) != 1:
             raise Unreadable("rows of unequal length")
         matrix = Node("matrix", rows)
         return Node("fn", ("det", matrix)) if begin == "vmatrix" else matrix
+
+
+def _case(row: Node) -> Node:
+    """One line of `cases`: an item, or a value with its condition (`x & \\text{if } x > 0`)."""
+    parts = [part for part in row.args if part.op != "text" or len(row.args) < 3]
+    if len(parts) == 2 and parts[1].op == "rel":
+        signs, first, *others = parts[1].args
+        if first.op == "mul" and first.args[0].op == "text":
+            rest = first.args[1:]
+            first = rest[0] if len(rest) == 1 else Node("mul", rest)
+            parts[1] = Node("rel", (signs, first, *others))
+    return parts[0] if len(parts) == 1 else Node("tuple", ("(", ")", *parts))
 
 
 def _is_differential(node: Node) -> bool:
@@ -317,7 +331,7 @@ def _is_differential(node: Node) -> bool:
 def _bracketed(left: Token, node: Node, right: Token) -> Node:
     if node.op == "list":
         return Node("tuple", (str(left)[-1], str(right)[-1], *node.args))
-    if left.type == "LP" and right.type == "RP":
+    if node.op == "matrix" or (left.type == "LP" and right.type == "RP"):
         return node
     if left.type == "LB" and right.type == "RB":
         return Node("tuple", ("[", "]", node))

@@ -17,6 +17,8 @@ def evaluated(node: Node) -> Node:
     >>> print(evaluated(parse(f"3 {unit}")))
     (matrix (row (mul 3 1)) (row (mul 3 2)))
     """
+    if node.op == "pow" and node.args[0].op == "tuple":
+        return _column(node.args[0], node.args[1]) or node
     if "matrix" not in ops(node) or node.op == "matrix":
         return node
     if node.op in ("add", "mul"):
@@ -36,6 +38,13 @@ def evaluated(node: Node) -> Node:
         parts_in = (evaluated(p) if isinstance(p, Node) else p for p in node.args)
         return Node(node.op, tuple(parts_in))
     return node
+
+
+def _column(row: Node, exponent: Node) -> Node | None:
+    """`[1, 2, 3]^T` as a column."""
+    if exponent.op != "sym" or exponent.args[0] not in ("T", "top"):
+        return None
+    return Node("matrix", tuple(Node("row", (cell,)) for cell in row.args[2:]))
 
 
 def _power(matrix: Node, exponent: Node) -> Node | None:

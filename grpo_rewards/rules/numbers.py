@@ -135,6 +135,8 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
     if rest.strip() in ("$", "\\$", "€", "£", ".", "¥", "₹"):
         return ""
     words = _WORDS.fullmatch(rest)
+    if words is None and "{" in rest and len(rest) <= 120 and (text := _latex_unit(rest)):
+        return text
     if words:
         text = words[1].strip() + (words[2] or "")
         if units.read(text) or not any(char.isdigit() for char in words[1]):
@@ -150,6 +152,25 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
         return text
     words_in = text.split()
     return text if all(units.is_word(word) for word in words_in) else None
+
+
+_UNIT_FRACTION: Final = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_UNIT_TEXT: Final = re.compile(
+    r"\\(?:text|textrm|textbf|mathrm|mathbf|mbox|operatorname|rm)\s*\{([^{}]*)\}"
+)
+_UNIT_SIGNS: Final = re.compile(r"\\cdot(?![a-z])|\\[,;:! ]|~|\s+|[*·]")
+
+
+def _latex_unit(rest: str) -> str | None:
+    """A unit of several pieces of LaTeX, `\\frac{\\text{m}}{\\text{s}^2}`, as `m/s^2`."""
+    powers = re.sub(r"\^\s*\{\s*(-?\d)\s*\}", r"^\1", rest)
+    for _ in range(3):  # a fraction in \\mathrm, text in a fraction
+        powers = _UNIT_TEXT.sub(r" \1 ", powers)
+        powers = _UNIT_FRACTION.sub(r" \1 / \2 ", powers)
+    text = " ".join(_UNIT_SIGNS.sub(" ", powers).split()).rstrip(".")
+    if re.search(r"[\\{}]|(?<!\^)(?<!\^-)\d", text) or units.read(text) is None:
+        return None
+    return text
 
 
 def _fraction(group: dict[str, str | None]) -> tuple[Fraction, int | None, int, bool] | None:
@@ -224,7 +245,7 @@ def same(left: Number, right: Number, *, figures: int = 6) -> bool | None:
     if left.digits or right.digits:
         return left.digits == right.digits
     first, second = read_unit(left), read_unit(right)
-    if first is not None and second is not None and first.dimension != second.dimension:
+    if first is not None and second is not None and not units.fit(first, second):
         return False
     a, b = left.value, right.value
     if first is not None and second is not None and first.factor != second.factor:

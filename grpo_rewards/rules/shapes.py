@@ -35,6 +35,8 @@ def collapsed(node: Node) -> Node:
     if signs == ("=",) and not is_name(sides[0]) and not _has_unknown(sides[0]):
         if is_name(sides[1]) and sides[1].op == "sym":
             return Node("rel", (signs, sides[1], sides[0]))
+        if "big" not in ops(sides[0]) and _has_unknown(sides[1]):
+            return Node("rel", (signs, sides[1], sides[0]))  # `25 = x^2 + y^2`
         return sides[1]
     return Node("rel", (signs, *sides))
 
@@ -103,9 +105,20 @@ def named_value(rel: Node) -> Node | None:
 
 def side_names(a: Node, b: Node) -> bool:
     """Whether two left sides are names for the same: `y` and `f(x)`."""
+    rates = [_is_rate(rel.args[1]) for rel in (a, b)]
+    if any(rates):
+        return all(rates)
     kinds = {a.args[1].op, b.args[1].op}
     plain = {n.args[1].args[0] for n in (a, b) if n.args[1].op == "sym"}
     return kinds == {"sym", "apply"} and plain == {"y"}
+
+
+def _is_rate(name: Node) -> bool:
+    """`dy/dx`, `y'` and `f'(x)`, which name one derivative."""
+    if name.op == "apply" and name.args[0] == "d/d":
+        over: Node = name.args[1]
+        return over == Node("mul", (Node("sym", ("d",)), Node("sym", ("y",))))
+    return name.op in ("sym", "apply") and name.args[0] in ("y'", "f'")
 
 
 def expanded(node: Node) -> tuple[Node, ...]:
@@ -228,6 +241,9 @@ def as_union(node: Node) -> Node:
         return Node("set", tuple(item for part in node.args for item in part.args))
     if node == Node("domain", ("R",)):
         return _interval("(", None, None, ")")
+    if node.op == "add" and len(node.args) == 2 and node.args[0] == Node("domain", ("R",)):
+        taken = negate(node.args[1])  # `R - {2}`
+        node = Node("setminus", (node.args[0], taken)) if taken.op == "set" else node
     if node.op != "setminus" or node.args[0] != Node("domain", ("R",)) or node.args[1].op != "set":
         return node
     points = [(real(canonical(point)), point) for point in node.args[1].args]
@@ -237,6 +253,45 @@ def as_union(node: Node) -> Node:
     ends = [None, *ordered, None]
     pieces = [_interval("(", low, high, ")") for low, high in itertools.pairwise(ends)]
     return functools.reduce(lambda left, right: Node("cup", (left, right)), pieces)
+
+
+def without_conditions(node: Node) -> tuple[Node, frozenset[str]]:
+    """`x = k \\pi, k \\in Z` without what it says of `k`, and the names that range over integers.
+
+    Only what is said of other names than the answer's own is dropped.
+    """
+    if node.op != "list" or len(node.args) < 2:
+        return node, frozenset()
+    first, *rest = node.args
+    said: set[str] = set()
+    for part in rest:
+        if part.op != "rel" or part.args[0] not in _CONDITIONS or part.args[1].op != "sym":
+            return node, frozenset()
+        said.add(part.args[1].args[0])
+    value = named_value(first) if first.op == "rel" and first.args[0] == ("=",) else first
+    inside = value is not None and said <= names(value)
+    if not inside or (first.op == "rel" and first.args[0] != ("=",)):
+        return node, frozenset()
+    return first, frozenset(said)
+
+
+_CONDITIONS: Final = frozenset({("in",), ("<",), ("<=",), (">",), (">=",), ("!=",)})
+
+
+def both_bounds(parts: tuple[Node, ...]) -> Node | None:
+    """`x >= -1 and x < 4` as an interval; None where the bounds leave nothing between them."""
+    found = [interval_of(part) for part in parts if part.op == "rel"]
+    if len(parts) != 2 or len(found) != 2 or len({names(part) for part in parts}) != 1:
+        return None
+    ends = [piece for piece in found if piece is not None and piece.op == "tuple"]
+    lows = [p for p in ends if p.args[3] == INFINITY and p.args[2] != negate(INFINITY)]
+    highs = [p for p in ends if p.args[2] == negate(INFINITY) and p.args[3] != INFINITY]
+    if len(lows) != 1 or len(highs) != 1:
+        return None
+    low, high = real(canonical(lows[0].args[2])), real(canonical(highs[0].args[3]))
+    if low is None or high is None or low >= high:
+        return None
+    return Node("tuple", (lows[0].args[0], highs[0].args[1], lows[0].args[2], highs[0].args[3]))
 
 
 def inequalities_as_union(parts: tuple[Node, ...]) -> Node | None:

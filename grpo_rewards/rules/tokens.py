@@ -98,6 +98,7 @@ _DECORATIONS: Final = frozenset(
     ["\\" + name for name in "vec overrightarrow boldsymbol bm mathbf pmb mathcal".split()]
 )
 _MARKS: Final = frozenset({"\\bar", "\\hat", "\\tilde"})
+_LETTERS_TOO: Final = frozenset("int Gamma gamma zeta sh im".split())
 _LETTERS: Final = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
                    "varrho": "rho", "varsigma": "sigma", "imath": "i", "jmath": "j"}  # fmt: skip
 
@@ -260,7 +261,9 @@ class Scanner:
                 return  # the decoration of what follows
             raise Unreadable(f"{name} without braces")
         words = inner.strip()
-        if name in _MARKS:
+        if name == "\\hat" and words in ("i", "j", "k", "\\imath", "\\jmath"):
+            self._symbol(words.lstrip("\\"))  # the unit vectors of mechanics
+        elif name in _MARKS:
             self._symbol(words + name[1:])
         elif name in ("\\vec", "\\overrightarrow"):
             self._symbol(words)
@@ -349,14 +352,7 @@ class Scanner:
         name = value[1:]
         if name in _ARGS:
             self._with_arguments(name)
-        elif name in symbols.FUNCTIONS and name not in (
-            "int",
-            "Gamma",
-            "gamma",
-            "zeta",
-            "sh",
-            "im",
-        ):
+        elif name in symbols.FUNCTIONS and (name not in _LETTERS_TOO or self._applied(name)):
             self._function(symbols.FUNCTIONS[name])
         elif value in symbols.RELATIONS:
             self._relation(symbols.RELATIONS[value])
@@ -369,6 +365,10 @@ class Scanner:
             self._close(_CLOSERS[value], value)
         else:
             self._plain_command(name)
+
+    def _applied(self, name: str) -> bool:
+        """`\\Gamma(n)` and `\\zeta(2)` are functions; `\\gamma(x)` mostly is a product."""
+        return name in ("Gamma", "zeta") and self.text.startswith("(", self.at)
 
     def _plain_command(self, name: str) -> None:
         name = _LETTERS.get(name, name)

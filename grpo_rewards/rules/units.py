@@ -76,6 +76,22 @@ _add("euro euros EUR €", _unit("1", euro=1))
 _add("rupee rupees Rs", _unit("1", rupee=1))
 _add("yuan", _unit("1", yuan=1))
 _add("degree degrees deg", _unit("1", degree=1))
+_add("celsius", _unit("1", celsius=1))
+_add("fahrenheit", _unit("1", fahrenheit=1))
+_add("yen", _unit("1", yen=1))
+_add("mol moles mole", _unit("1", amount=1))
+_add("mmol", _unit("0.001", amount=1))
+_add("kelvin kelvins", _unit("1", kelvin=1))
+_add("ampere amperes amp amps", _unit("1", current=1))
+_add("volt volts", _unit("1", length=2, mass=1, time=-3, current=-1))
+_add("ohm ohms", _unit("1", length=2, mass=1, time=-3, current=-2))
+_add("kPa", _unit("1000", length=-1, mass=1, time=-2))
+_add("MPa", _unit("1e6", length=-1, mass=1, time=-2))
+_add("MJ", _unit("1e6", length=2, mass=1, time=-2))
+_add("kWh kwh", _unit("3600000", length=2, mass=1, time=-2))
+_add("kHz", _unit("1000", time=-1))
+_add("MHz", _unit("1e6", time=-1))
+_add("GHz", _unit("1e9", time=-1))
 _add("radian radians rad", _unit("1", radian=1))
 _add("acre acres", _unit("4046.8564224", length=2))
 _add("hectare hectares ha", _unit("10000", length=2))
@@ -125,6 +141,20 @@ def read(text: str) -> Unit | None:
             return None
     dimension = tuple(sorted((name, power) for name, power in powers.items() if power))
     return Unit(factor, dimension) if seen else None
+
+
+def fit(left: Unit, right: Unit) -> bool:
+    """Whether two units measure the same; a degree may be one of temperature.
+
+    >>> fit(read("degrees"), read("celsius")), fit(read("m"), read("s"))
+    (True, False)
+    """
+    pair = {left.dimension, right.dimension}
+    return len(pair) == 1 or (_DEGREE in pair and bool(pair & _TEMPERATURES))
+
+
+_DEGREE: Final = _BASE["degree"].dimension
+_TEMPERATURES: Final = {_BASE[name].dimension for name in ("celsius", "fahrenheit", "kelvin")}
 
 
 def _raise(

@@ -6,10 +6,17 @@ import re
 from typing import Final
 
 from grpo_rewards.rules import extract, numbers, symbols, units
+from grpo_rewards.rules.habits import magnitude, rewritten
 from grpo_rewards.rules.latex import Node, ops, parse
 from grpo_rewards.rules.words import split_word
 
-_WRAPPERS: Final = (("$$", "$$"), ("$", "$"), ("\\[", "\\]"), ("\\(", "\\)"), ("**", "**"))
+_WRAPPERS: Final = (
+    ("$$", "$$"),
+    ("$", "$"),
+    ("\\[", "\\]"),
+    ("\\(", "\\)"),
+    ("**", "**"),
+)
 TEXT_COMMAND: Final = re.compile(
     r"\\(?:text|textbf|mathrm|mathbf|mbox|textrm|textit|textnormal)\s*\{([^{}]*)\}"
 )
@@ -23,7 +30,7 @@ def normalised(text: str) -> str:
     """
     text = text.strip()
     if text.isalnum():
-        return text
+        return rewritten(text) if "C" in text else text
     for _ in range(6):
         before = text
         text = text.rstrip(".,;:\\ \n\t。") if not text.endswith(("..", "\\)", "\\]")) else text
@@ -39,7 +46,7 @@ def normalised(text: str) -> str:
         if text == before:
             break
     lone = text.count("$") == 1 and text.endswith("$") and not text.endswith("\\$")
-    return text[:-1] if lone else text
+    return rewritten(text[:-1] if lone else text)
 
 
 def is_words(plain: str) -> bool:
@@ -93,9 +100,12 @@ def has_prose(plain: str) -> bool:
     >>> has_prose("so x = 2"), has_prose("sin x or 5 square units"), has_prose(r"x \\text{ so}")
     (True, False, False)
     """
-    for found in _LONG_WORD.finditer(_OUTSIDE.sub(" ", plain)):
+    outside = _OUTSIDE.sub(" ", plain)
+    for found in _LONG_WORD.finditer(outside):
         word = found[0].lower()
         if word in _STOP:
+            if word == "in" and outside[found.end() : found.end() + 1] == "^":
+                continue  # cubic inches
             return True
         if word in symbols.CONNECTIVES or units.is_word(word) or word in ("percent", "pct"):
             continue
@@ -104,12 +114,17 @@ def has_prose(plain: str) -> bool:
     return any(ord(char) > 0x2E80 for char in plain)
 
 
+_CLOCK: Final = re.compile(r"\d{1,2}:\d{2}\s*[AaPp]\.?\s?[Mm]\.?")
+
+
 def reads(plain: str) -> bool:
     """Whether a text is one answer in mathematics, without words."""
     if len(plain) > 400:
         return False
-    if numbers.read(plain) is not None:
+    if numbers.read(plain) is not None or magnitude(plain) or _CLOCK.fullmatch(plain):
         return True
+    if plain.startswith("\\begin") and plain.endswith("}"):
+        return isinstance(parse(plain), Node)
     if has_prose(plain) or "$" in plain.strip("$"):
         return not has_prose(plain) and isinstance(parse(plain), Node)
     read = parse(plain)

@@ -1,0 +1,225 @@
+r"""Habits of writing that are rewritten before anything is read: one meaning, one spelling.
+
+`{5 \choose 2}`, `_5C_2` and `5C2` are `\binom{5}{2}`; `]1, 2[` is `(1, 2)`; `0.1666...`,
+`0.1\dot{6}` and `0.1\overline{6}` are one number. Every pattern is bounded and read once, so the
+work is linear in the text. Nothing here knows what an answer is compared with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+#: Most answers have none of these habits; this finds that out in one pass.
+_ANY: Final = re.compile(
+    r"\\begin|\\choose|\\over(?![a-z])|\d[CP]_?\d|C_|[a-z]C\d|\][^\[]*\[|\[[^\]]*\[|\][^\]]*\]"
+    r"|(?i:negative|minus|union|\bbase\b|\bto\b|celsius|fahrenheit)|\\circ|°|\\(?:bar|dot)(?![a-z])"
+    r"|\.\.\.|…|dots|¢|\\text\s*\{\s*\\\$|Matrix|\bd[a-z]/d|\\cent(?![a-z])|\d\.\("
+)
+
+_INFIX: Final = re.compile(r"\{([^{}]{1,80}?)\\(choose|over)(?![A-Za-z])([^{}]{1,80}?)\}")
+_BARE_INFIX: Final = re.compile(r"([^{}\\]{1,40})\\(choose|over)(?![A-Za-z])([^{}\\]{1,40})")
+_ARRAY: Final = re.compile(
+    r"\\left\s*\\\{\s*\\begin\s*\{array\}\s*(?:\{[^{}]{0,40}\})?(?P<rows>[^\0]{1,1500}?)"
+    r"\\end\s*\{array\}\s*\\right\s*(?:\.|$)"
+)
+_STOP: Final = re.compile(r"(?<![.\d])\.(?=\s*(?:\\\\|\\end(?![a-z])))")
+_CHOOSE: Final = re.compile(
+    r"(?<![\w\\}])(?:(?:\{\s*\})?\s*[_^]\s*\{?\s*(?P<n>\w{1,4})\s*\}?\s*C\s*_\s*\{?\s*(?P<k>\w{1,4})"
+    r"\s*\}?|(?P<n2>\d{1,4}|[a-z])C(?P<k2>\d{1,4}|[a-z]))(?!\w)"
+)
+_BRACKETS: Final = re.compile(r"([\[\]])(\s*[^\[\]\s,;][^\[\]]{0,80}?[,;][^\[\]]{1,80}?)([\[\]])")
+_SIGN_WORD: Final = re.compile(r"(?i)^(?:negative|minus)\s+(?=[\d\\($])")
+_TO: Final = re.compile(
+    r"(\d{1,12}(?:\.\d{1,9})?)\s*(?:\\text\s*\{\s*to\s*\}|to)\s*(\d{1,12}(?:\.\d{1,9})?)"
+)
+_BASE: Final = re.compile(
+    r"\(?\s*(\d{1,60})\s*\)?\s*(?:\\text\s*\{)?\s*,?\s*\(?\s*(?:in\s+)?base[\s-]*"
+    r"(\d{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*\)?\s*\}?",
+    re.IGNORECASE,
+)
+_BASES: Final = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "ten": 10, "twelve": 12, "sixteen": 16,
+}  # fmt: skip
+_TEMPERATURE: Final = re.compile(
+    r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\text\s*\{\s*°|(?<![A-Za-z])degrees?(?![A-Za-z]))"
+    r"\s*(?:\\[,;: ]\s*)?(?:\\(?:text|mathrm|rm)\s*\{?\s*)?"
+    r"(?P<scale>C(?:elsius)?|celsius|F(?:ahrenheit)?|fahrenheit)(?![A-Za-z])\s*\}?"
+)
+_REPEAT: Final = re.compile(
+    r"(?P<head>\d*\.\d*)(?:\\(?:bar|dot)\s*(?:\{\s*(?P<one>\d{1,30})\s*\}|(?P<digit>\d))"
+    r"(?:(?P<middle>\d{0,30})\\dot\s*(?:\{\s*(?P<last>\d)\s*\}|(?P<end>\d)))?"
+    r"|(?<=\.)\((?P<round>\d{1,30})\))"
+)
+_DOTTED: Final = re.compile(
+    r"(?P<head>(?<![\d.])\d*\.)(?P<decimals>\d{2,40})\s*(?:\.\.\.+|…|\\[lc]?dots(?![a-z]))"
+    r"(?=\s*(?:$|[)}\],+\-*/=]))"
+)
+_MATRIX: Final = re.compile(r"(?:\w+\.)?[Mm]atrix\s*\(\s*(\[.*\])\s*\)", re.DOTALL)
+_RATE: Final = re.compile(r"(?<![A-Za-z\\])d([a-zA-Z])\s*/\s*d([a-zA-Z])(?![A-Za-z])")
+_CENT: Final = re.compile(r"(?<=\d)\s*(?:¢|\\cent(?![a-z]))")
+_UNION: Final = re.compile(r"(?<=[)\]}])\s*union\s*(?=[(\[{\\])")
+_DOLLAR: Final = re.compile(r"\\text\s*\{\s*(\\?[$€£¥])\s*\}")
+
+
+def rewritten(text: str) -> str:
+    r"""The text with its habits of writing made one.
+
+    >>> rewritten("]1, 2[ "), rewritten(r"0.1666\ldots"), rewritten("5C2")
+    ('(1, 2) ', '0.1\\overline{6}', '\\binom{5}{2}')
+    """
+    if len(text) > 2_000 or not _ANY.search(text):
+        return text
+    for pattern, replace in _REWRITES:
+        text = pattern.sub(replace, text)
+    for pattern, replace in _WHOLE:
+        found = pattern.fullmatch(text.strip())
+        text = replace(found) if found else text
+    return text
+
+
+def _infix(found: re.Match[str]) -> str:
+    command = "\\binom" if found[2] == "choose" else "\\frac"
+    return f"{command}{{{found[1]}}}{{{found[3]}}}"
+
+
+def _choose(found: re.Match[str]) -> str:
+    top, bottom = found["n"] or found["n2"], found["k"] or found["k2"]
+    return f"\\binom{{{top}}}{{{bottom}}}"
+
+
+def _bracket(found: re.Match[str]) -> str:
+    """`]a, b[` is open at both ends; brackets that open and close as usual stay."""
+    left, right = found[1], found[3]
+    return ("(" if left == "]" else left) + found[2] + (")" if right == "[" else right)
+
+
+def _repeat(found: re.Match[str]) -> str:
+    first = found["one"] or found["digit"] or found["round"]
+    last = found["last"] or found["end"]
+    period = first + (found["middle"] or "") + last if last else first
+    return f"{found['head']}\\overline{{{period}}}"
+
+
+def _dotted(found: re.Match[str]) -> str:
+    """`0.1666...` repeats its last digits where they stand there twice; `3.14159...` is cut off."""
+    decimals = found["decimals"]
+    for size in range(1, min(len(decimals) // 2, 12) + 1):
+        period = decimals[-size:]
+        kept = decimals
+        while kept.endswith(period):
+            kept = kept[:-size]
+        times = (len(decimals) - len(kept)) // size
+        if times >= (3 if size == 1 and len(decimals) > 5 else 2):
+            return f"{found['head']}{kept}\\overline{{{period}}}"
+    return found["head"] + decimals
+
+
+def _temperature(found: re.Match[str]) -> str:
+    return " \\text{celsius}" if found["scale"][0] in "Cc" else " \\text{fahrenheit}"
+
+
+def _based(found: re.Match[str]) -> str:
+    base = found[2].lower()
+    return f"{found[1]}_{{{_BASES.get(base, base)}}}"
+
+
+_Replace = Callable[[re.Match[str]], str]
+_REWRITES: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = (
+    (_ARRAY, lambda found: f"\\begin{{cases}}{found['rows']}\\end{{cases}}"),
+    (_STOP, lambda found: ""),
+    (_INFIX, _infix),
+    (_CHOOSE, _choose),
+    (_BRACKETS, _bracket),
+    (_SIGN_WORD, lambda found: "-"),
+    (_TEMPERATURE, _temperature),
+    (_REPEAT, _repeat),
+    (_DOTTED, _dotted),
+    (_RATE, lambda found: f"\\frac{{d{found[1]}}}{{d{found[2]}}}"),
+    (_UNION, lambda found: " \\cup "),
+    (_CENT, lambda found: " cents"),
+    (_DOLLAR, lambda found: found[1]),
+)
+_WHOLE: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = (
+    (_BARE_INFIX, _infix),
+    (_TO, lambda found: f"{found[1]}:{found[2]}"),
+    (_BASE, _based),
+    (_MATRIX, lambda found: found[1]),
+)
+
+
+_SAYINGS: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        ("no solution", "no solutions", "no real solution", "no real solutions", "empty set",
+         "the empty set", "there is no solution", "there are no solutions", "null set"),
+        "\\emptyset",
+    ),
+    **dict.fromkeys(
+        ("all real numbers", "all reals", "all real x", "any real number", "all real values",
+         "the set of all real numbers", "real numbers", "all real values of x", "the reals",
+         "the set of real numbers", "all x"),
+        "\\mathbb{R}",
+    ),
+    **dict.fromkeys(
+        ("dne", "does not exist", "the limit does not exist", "limit does not exist",
+         "it does not exist"),
+        "\\text{DNE}",
+    ),
+    **dict.fromkeys(
+        ("infinitely many", "infinitely many solutions", "infinite solutions",
+         "infinite number of solutions", "infinite"),
+        "\\text{infinitely many}",
+    ),
+    **dict.fromkeys(
+        ("positive infinity", "plus infinity"), "\\infty",
+    ),
+    **{
+        word: str(value)
+        for value, word in enumerate(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+            " fifteen sixteen seventeen eighteen nineteen twenty".split()
+        )
+    },
+    "half": "1/2", "one half": "1/2", "a half": "1/2", "one third": "1/3", "one fourth": "1/4",
+    "one quarter": "1/4", "two thirds": "2/3", "three fourths": "3/4", "three quarters": "3/4",
+    **dict.fromkeys(("negative infinity", "minus infinity"), "-\\infty"),
+}  # fmt: skip
+_SPOKEN: Final = re.compile(r"[A-Za-z ]{1,60}")
+
+
+_MAGNITUDE: Final = re.compile(
+    r"(-?\\?\$?\s*\d[\d.,]{0,30})\s*(?:\\text\s*\{\s*)?(thousand|million|billion|trillion)\b\s*\}?"
+    r"(?P<rest>.{0,60})"
+)
+_POWERS: Final = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+
+
+def magnitude(plain: str) -> tuple[str, str] | None:
+    r"""`2.5 million` as the number that it is, and without the word; None for anything else.
+
+    >>> magnitude("2.5 million dollars")
+    ('2.5 \\times 10^{6} dollars', '2.5 dollars')
+    """
+    if "illion" not in plain and "thousand" not in plain:
+        return None
+    found = _MAGNITUDE.fullmatch(plain)
+    if found is None:
+        return None
+    return f"{found[1]} \\times 10^{{{_POWERS[found[2]]}}}{found['rest']}", found[1] + found["rest"]
+
+
+def stand_in(plain: str) -> str:
+    r"""The mathematics that a saying stands for; other text as it is.
+
+    >>> stand_in("No solution"), stand_in("Paris")
+    ('\\emptyset', 'Paris')
+    """
+    if "\\text{" in plain:
+        plain_words = plain.replace("\\text{", "").replace("}", "").strip()
+    else:
+        plain_words = plain
+    if not _SPOKEN.fullmatch(plain_words):
+        return plain
+    return _SAYINGS.get(" ".join(plain_words.lower().split()), plain)
