@@ -255,13 +255,13 @@ def test_patterns_that_backtrack_elsewhere_take_linear_time() -> None:
     assert time.perf_counter() - started < SLOW_S
 
 
-@pytest.mark.parametrize("regexp", ["(a+)+b", "(a|a)*b", "(a*)*b", "(a|b|ab)*c"])
+@pytest.mark.parametrize("regexp", ["(a+)+b", "(a|a)*b", "(a|ab?b?)*c", "(a|b|ab)*c"])
 def test_a_terminal_that_may_backtrack_is_a_warning_and_never_a_hang(regexp: str) -> None:
     text = f"""input t: text\nformat f = lark'''\n  start: X "!"\n  X: /{regexp}/\n'''\n"""
     text += "reward = match(f, t).ok\npolicy { timeout 500ms on timeout -> 0 }\n"
     judge(text)
     with gr.loads(text) as scorer:
-        assert scorer(t=["a" * 60 + "!"]).reward[0] == 0
+        assert scorer(t=["a" * 60 + "!", "ab" * 30 + "!"]).reward.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_terminal_that_may_backtrack_is_a_warning_and_never_a_hang(regexp: str
         "reward = " + "case { true -> " * 3_000 + "1" + " }" * 3_000,
         "reward = " + "f(" * 10_000,
         "reward = 1" + " |> abs()" * 10_000,
-        "let a = 1\n" + "".join(f"let a{i} = a + 1\n" for i in range(9_000)) + "reward = a",
+        "let a = 1\n" + "".join(f"let a{i} = a + 1\n" for i in range(3_000)) + "reward = a",
         "#" * 5_000_000,
         "reward = 1 " * 450_000,
         "reward = " + "9" * 300_000,

@@ -113,19 +113,34 @@ class _Ambiguity:
             elif name.startswith("GROUPREF"):
                 self.lookaround = True
             else:
+                if name == "BRANCH" and in_loop and fails:
+                    self.nested |= _overlap([list(branch) for branch in av[1]], after)
                 for part in _parts(op, av):
                     self.visit(part, after, fails, in_loop)
 
     def _repeat(self, av: Any, after: frozenset[int], fails: bool, in_loop: bool) -> None:
-        _, high, body = av
+        low, high, body = av
         nodes = list(body)
         begins, nullable = _first(nodes)
         unbounded = high >= _UNBOUNDED
         shared = bool(begins & after) or (nullable and unbounded)
         if unbounded and fails and shared:
             self.loose += 1
+        if low < high and fails and shared:  # in a loop `b?` before `b` is as bad as `b*`
             self.nested |= in_loop
         self.visit(nodes, begins | after, fails, in_loop or (unbounded and fails))
+
+
+def _overlap(branches: Sequence[Sequence[Node]], after: frozenset[int]) -> bool:
+    """Whether two branches, or an empty one and what follows, fit the same text: `a|ab`."""
+    seen: frozenset[int] = frozenset()
+    for branch in branches:
+        begins, nullable = _first(branch)
+        begins |= after if nullable else frozenset()
+        if begins & seen:
+            return True
+        seen |= begins
+    return False
 
 
 def _two_repeats(begins: frozenset[int], rest: Sequence[Node]) -> bool:
