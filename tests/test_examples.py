@@ -28,12 +28,14 @@ nbformat.write(book, sys.argv[3])
 
 
 def printed(book: Any) -> list[str]:
-    """What the cells of a notebook say, as text."""
-    outputs = [out for cell in book["cells"] for out in cell.get("outputs", ())]
+    """What each cell of a notebook says, as text; a busy kernel says it in several pieces."""
     found = []
-    for out in outputs:
-        data = out.get("data", {})
-        found.append("".join(out.get("text") or data.get("text/plain") or ""))
+    for cell in book["cells"]:
+        pieces = [
+            out.get("text") or out.get("data", {}).get("text/plain") or ""
+            for out in cell.get("outputs", ())
+        ]
+        found.append("".join("".join(piece) for piece in pieces))
     return [text for text in found if text.strip()]
 
 
