@@ -22,7 +22,7 @@ from grpo_rewards.hacks import Target
 from grpo_rewards.plan import Plan
 from grpo_rewards.rules.equal import compile_gold
 from grpo_rewards.scorer import Scorer
-from grpo_rewards.types import Interval, Level
+from grpo_rewards.types import Interval, Level, Type
 
 Found = Mapping[str, Column]
 
@@ -160,9 +160,10 @@ def is_complete(scorer: Scorer, row: Row) -> bool:
     reward, so that it is its answer that is paid."""
     if row.get("truncated"):
         return False
-    others = [gold for gold in _other_golds(row.get("gold")) if gold != row.get("gold")]
     if "gold" not in scorer.inputs or row.get("gold") is None or not _fits(scorer, row):
         return False
+    others = _other_golds(scorer.graph.inputs["gold"].type, row["gold"])
+    others = [gold for gold in others if gold != row["gold"]]
     rewards = _rewards(scorer, [row, *({**row, "gold": gold} for gold in others)])
     return any(other < rewards[0] - _EPSILON for other in rewards[1:])
 
@@ -186,11 +187,19 @@ def _longer(row: Row, text: str) -> dict[str, Any]:
     return longer
 
 
-def _other_golds(gold: Any) -> list[Any]:
-    if not isinstance(gold, str):
-        return [{}, [], 123454321]
-    readable = compile_gold(gold)
-    return [Target(readable.text or gold, "", ()).wrong, *_OTHER_GOLDS]
+def _other_golds(type_: Type, gold: Any) -> list[Any]:
+    """Golds of the same type that are likely to be wrong."""
+    match type_.kind:
+        case "num":
+            return [gold + 1, 0]
+        case "bool":
+            return [not gold]
+        case "list":
+            return [[], [0]]
+        case "json":
+            return [{}, [], 0]
+    text = str(gold)
+    return [Target(compile_gold(text).text or text, "", ()).wrong, *_OTHER_GOLDS]
 
 
 def _fits(scorer: Scorer, row: Row) -> bool:
