@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,15 +70,22 @@ def read_scores(
         for record in batch.rows:
             number = len(found)
             for name in names:
-                value = record.get(name)
-                found.values[name].append(None if value is None else float(value))
-                found.status[name].append(record.get(f"{name}_status") or "ok")
+                found.values[name].append(_number(record.get(name), path, number, name))
+                found.status[name].append(str(record.get(f"{name}_status") or "ok"))
             found.lengths.append(float(len(text_of(record.get(texts["completion"])))))
             if number in wanted:
                 found.records[number] = record
             elif sample:
                 _keep(found.records, number, record, sample, rng)
     return found
+
+
+def _number(value: Any, path: Path, row: int, name: str) -> float | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    raise BatchError(f"{path}: row {row}: `{name}` is a {type(value).__name__}, not a number")
 
 
 def _keep(
@@ -105,10 +113,15 @@ def _meta(path: Path) -> dict[str, str]:
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        stored = (pq.read_schema(path).metadata or {}).get(b"grpo_rewards", b"{}")
-        return dict(json.loads(stored))
-    beside = Path(f"{path}.meta.json")
-    return dict(json.loads(beside.read_text("utf-8"))) if beside.is_file() else {}
+        stored = (pq.read_schema(path).metadata or {}).get(b"grpo_rewards", b"{}").decode()
+    else:
+        beside = Path(f"{path}.meta.json")
+        stored = beside.read_text("utf-8") if beside.is_file() else "{}"
+    try:
+        found = json.loads(stored)
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def text_of(value: Any) -> str:

@@ -110,13 +110,30 @@ def test_the_sample_is_even_and_the_charts_are_of_all_rows(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"completion": "x"}', "no scores in it"), ("", "empty"), ("{", "not JSON")],
+    [
+        ('{"completion": "x"}', "no scores in it"),
+        ("", "empty"),
+        ("{", "not JSON"),
+        ('{"reward": "much", "reward_status": "ok"}', "row 0: `reward` is a str"),
+    ],
 )
 def test_a_file_without_scores_is_told_apart(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text(content)
     with pytest.raises(gr.BatchError, match=message):
         scores_report([path])
+
+
+def test_null_rewards_chats_and_a_broken_note_beside_the_file_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "hi"}]
+    row = {"completion": chat, "reward": None, "reward_status": "missing", "c": None}
+    path.write_text(json.dumps(row | {"c_status": "timeout"}))
+    (tmp_path / "s.jsonl.meta.json").write_text("[1")
+    page = scores_report([path]).html()
+    (found,) = data_of(page)["rows"]
+    assert (found["completion"], found["scores"]["reward"]) == ("hi", None)
+    assert found["status"] == {"reward": "missing", "c": "timeout"}
 
 
 def test_two_files_of_other_lengths_are_refused(scored: tuple[Path, Path], tmp_path: Path) -> None:
