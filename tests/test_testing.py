@@ -171,9 +171,6 @@ def test_a_rule_that_cannot_travel_breaks_the_law() -> None:
 
 # Strategies
 
-#: Finds an example and leaves it as it is.
-QUICK = settings(max_examples=5_000, database=None, phases=[Phase.generate])
-
 
 @settings(max_examples=40)
 @given(st.data())
@@ -203,15 +200,20 @@ def test_what_a_format_produces_often_fits_it(form: Any) -> None:
 
 
 def test_completions_hold_answers_tags_mutants_and_anything() -> None:
-    texts = testing.completions(R1, gold="42")
-    for wanted in (
-        lambda text: R1(completion=[text], gold=["42"], lang=["en"]).reward[0] >= 1,
-        lambda text: "</think><think>" in text,
-        lambda text: "＜" in text,
-        lambda text: len(text) > 2_000,
-        lambda text: any(0xD800 <= ord(char) < 0xE000 for char in text),
-    ):
-        assert find(texts, wanted, settings=QUICK) is not None
+    texts: list[str] = []
+
+    @settings(max_examples=300, database=None, phases=[Phase.generate])
+    @given(testing.completions(R1, gold="42"))
+    def draw(text: str) -> None:
+        texts.append(text)
+
+    draw()
+    count = len(texts)
+    assert (R1(completion=texts, gold=["42"] * count, lang=["en"] * count).reward >= 1).any()
+    assert any("</think><think>" in text for text in texts)
+    assert any("＜" in text for text in texts)
+    assert any(len(text) > 2_000 for text in texts)
+    assert any(0xD800 <= ord(char) < 0xE000 for text in texts for char in text)
 
 
 @settings(max_examples=50)

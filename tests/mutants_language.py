@@ -1,0 +1,353 @@
+"""Plant known bugs in a copy of the reward language, one at a time; a law must fail for each.
+
+    python tests/mutants_language.py               # all, some minutes
+    python tests/mutants_language.py kleene null   # those whose name holds a word
+
+Prints the law that caught each; exit 1 if one survives. The trainer's are in mutants_train.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutant(NamedTuple):
+    """`old` becomes `new` in `grpo_rewards/<file>`; `tests` should notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    # Null, error and logic
+    Mutant(
+        "null counts as 0 in arithmetic",
+        "rules/arithmetic.py",
+        "        present &= ~undefined\n        return Column(np.where",
+        "        present = np.ones_like(present)\n        return Column(np.where",
+        "execute",
+    ),
+    Mutant(
+        "infinity leaves a ruleset",
+        "rules/arithmetic.py",
+        "        undefined = present & ~np.isfinite(values)",
+        "        undefined = present & np.isnan(values)",
+        "execute",
+    ),
+    Mutant(
+        "nulls win over errors",
+        "rules/arithmetic.py",
+        "        status = np.where(column.is_error, column.status, status)",
+        "        status = np.where(column.is_error & (status == 0), column.status, status)",
+        "execute",
+    ),
+    Mutant(
+        "`not null` is true",
+        "rules/arithmetic.py",
+        "    return Column(~column.values.astype(bool) & column.present, column.present, column.status)",
+        "    return Column(~column.values.astype(bool), np.ones_like(column.present), column.status)",
+        "execute",
+    ),
+    Mutant(
+        "kleene: null absorbs",
+        "execute.py",
+        "            absorbed |= column.present & (column.values.astype(bool) == deciding)",
+        "            absorbed |= column.values.astype(bool) == deciding",
+        "execute",
+    ),
+    Mutant(
+        "?? replaces errors",
+        "execute.py",
+        "        nulls = todo & column.is_null",
+        "        nulls = todo & ~column.present",
+        "execute",
+    ),
+    Mutant(
+        "`x == null` is null for errors",
+        "rules/arithmetic.py",
+        "    return Column(column.is_null, ~error,",
+        "    return Column(column.is_null | error, np.ones_like(error),",
+        "execute",
+    ),
+    Mutant(
+        "policy forgets the error",
+        "execute.py",
+        "            state.present[rows] = True\n\n    # Kernels",
+        "            state.present[rows] = False\n\n    # Kernels",
+        "execute",
+    ),
+    # Laziness and memory
+    Mutant(
+        "both branches of an if run",
+        "execute.py",
+        "        for branch, rows in ((yes, known & truth), (no, known & ~truth)):\n"
+        "            if rows.any():\n",
+        "        self.need(yes, todo), self.need(no, todo)\n"
+        "        for branch, rows in ((yes, known & truth), (no, known & ~truth)):\n"
+        "            if rows.any():\n",
+        "execute",
+    ),
+    Mutant(
+        "both sides of a logic run",
+        "execute.py",
+        "        rest = todo & ~decided",
+        "        rest = todo",
+        "execute",
+    ),
+    Mutant(
+        "?? runs where there is a value",
+        "execute.py",
+        "            state.put(nulls, _as_type(self.need(right, nulls), nulls, node.type))",
+        "            state.put(nulls, _as_type(self.need(right, todo), nulls, node.type))",
+        "execute",
+    ),
+    Mutant(
+        "the memo forgets which op asked",
+        "execute.py",
+        "key = (number, args) if kernel.keyed",
+        "key = (0, args) if kernel.keyed",
+        "execute check text testing cli",
+    ),
+    # Operators
+    Mutant(
+        "clamp's bounds cross the other way",
+        "rules/arithmetic.py",
+        "    return np.maximum(np.minimum(value, hi), lo)",
+        "    return np.minimum(np.maximum(value, lo), hi)",
+        "execute",
+    ),
+    Mutant(
+        "within leaves its end out",
+        "rules/arithmetic.py",
+        "    return (value >= lo) & (value <= hi)",
+        "    return (value >= lo) & (value < hi)",
+        "execute",
+    ),
+    # Ranges
+    Mutant(
+        "a product's range from its own ends",
+        "types.py",
+        "        return Interval(min(ends), max(ends))\n\n    def __truediv__",
+        "        return Interval(self.lo * other.lo, max(ends))\n\n    def __truediv__",
+        "execute check",
+    ),
+    Mutant(
+        "a difference's range as a sum's",
+        "types.py",
+        "        return self + -other",
+        "        return self + other",
+        "execute check",
+    ),
+    Mutant(
+        "an even power reaches below 0",
+        "types.py",
+        "            return Interval(0.0 if power else 1.0, max(ends))",
+        "            return Interval(1.0, max(ends))",
+        "execute check",
+    ),
+    Mutant(
+        "?? keeps the left range",
+        "graph.py",
+        "            return args[0].union(args[1])",
+        "            return args[0]",
+        "execute check",
+    ),
+    Mutant(
+        "if takes the range of its first branch",
+        "graph.py",
+        "            return yes.union(no)",
+        "            return yes",
+        "execute check",
+    ),
+    Mutant(
+        "no cases are split",
+        "graph.py",
+        "    atoms = _shared_atoms(graph, order)",
+        "    atoms: list[int] = []",
+        "check",
+    ),
+    # Identity and text
+    Mutant(
+        "the hash forgets the options",
+        "graph.py",
+        "            digests[number] = _digest([node.op, args, options, str(node.type)])",
+        "            digests[number] = _digest([node.op, args, str(node.type)])",
+        "check",
+    ),
+    Mutant(
+        "the hash knows the order of a sum",
+        "graph.py",
+        "                args.sort()",
+        "                args.reverse()",
+        "check",
+    ),
+    Mutant(
+        "the hash forgets the policy",
+        "graph.py",
+        "[sorted(named.items()), settings, sorted(self.settings.on_error)]",
+        "[sorted(named.items())]",
+        "check",
+    ),
+    Mutant(
+        "a comment ends at a form feed",
+        "fmt.py",
+        'in text.removesuffix("\\n").split("\\n") if text else ():',
+        "in text.splitlines():",
+        "hostile_rulesets",
+    ),
+    Mutant(
+        "a missing reward stands outside an empty file",
+        "check.py",
+        "            end = len(self.parsed.source.text.rstrip())",
+        "            end = max(len(self.parsed.source.text.rstrip()), 1)",
+        "hostile_rulesets",
+    ),
+    # What comes from outside
+    Mutant(
+        "an import leaves the folder tree",
+        "scorer.py",
+        "if root not in target.parents or target in chain",
+        "if target in chain",
+        "hostile_rulesets",
+    ),
+    Mutant(
+        "imports go round",
+        "scorer.py",
+        " or target in chain or len(chain) > MAX_IMPORT_DEPTH",
+        "",
+        "hostile_rulesets",
+    ),
+    Mutant(
+        "the rows of a test come from anywhere",
+        "ruletest.py",
+        "    if folder.resolve() not in path.resolve().parents:",
+        "    if not name:",
+        "hostile_rulesets",
+    ),
+    Mutant(
+        "choices in a loop are called linear",
+        "rules/terminals.py",
+        "        if begins & seen:\n            return True",
+        "        if begins & seen:\n            return False",
+        "hostile_rulesets",
+    ),
+    # Groups
+    Mutant(
+        "a group's mean over the batch",
+        "rules/group.py",
+        "    means = _sums(values, present, number, count) / np.maximum(size, 1)",
+        "    means = np.full(count, values[present].mean() if present.any() else 0.0)",
+        "group",
+    ),
+    Mutant(
+        "a deviation of rounding counts",
+        "rules/group.py",
+        "    return np.where(same, 0.0, np.sqrt",
+        "    return np.where(False, 0.0, np.sqrt",
+        "group",
+    ),
+    # The laws themselves
+    Mutant(
+        "in_range looks at the first score only",
+        "laws.py",
+        "    for name, column in _score(scorer, rows).items():\n        interval",
+        "    for name, column in list(_score(scorer, rows).items())[:0]:\n        interval",
+        "testing",
+    ),
+    Mutant(
+        "deterministic scores once",
+        "laws.py",
+        "def _same(left: Column, right: Column, row: int) -> bool:\n",
+        "def _same(left: Column, right: Column, row: int) -> bool:\n    return True\n",
+        "testing",
+    ),
+    Mutant(
+        "permuted rows are not put back",
+        "laws.py",
+        "    moved = _at(_score(scorer, rows), order)\n",
+        "    moved = _score(scorer, shuffled)\n",
+        "testing",
+    ),
+    Mutant(
+        "a cut completion is complete",
+        "laws.py",
+        '    if row.get("truncated"):\n        return False\n',
+        "",
+        "testing",
+    ),
+    Mutant(
+        "complete whatever the gold",
+        "laws.py",
+        "    return any(other < rewards[0] - _EPSILON for other in rewards[1:])",
+        "    return True",
+        "testing",
+    ),
+    Mutant(
+        "complete without the form",
+        "laws.py",
+        '    return all(getattr(column.row(0), "ok", False) for column in found.values())',
+        "    return True",
+        "testing fuzz",
+    ),
+    Mutant(
+        "appended text may pay",
+        "laws.py",
+        "        if reward > before + _EPSILON:",
+        "        if reward > before + 1:",
+        "testing fuzz",
+    ),
+]
+
+
+def main() -> int:
+    """Try the mutants whose names hold one of the words given."""
+    words = sys.argv[1:]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for part in ("grpo_rewards", "tests", "rulesets", "examples"):
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, copy / part, ignore=skip)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        for mutant in MUTANTS:
+            if words and not any(word in mutant.name for word in words):
+                continue
+            law = caught_by(mutant, copy)
+            survivors += law is None
+            sys.stdout.write(f"| {mutant.name} | {law or 'SURVIVED'} |\n")
+            sys.stdout.flush()
+    return 1 if survivors else 0
+
+
+def caught_by(mutant: Mutant, copy: Path) -> str | None:
+    """The first law that fails, None if none does."""
+    path = copy / "grpo_rewards" / mutant.file
+    text = path.read_text("utf-8")
+    if text.count(mutant.old) != 1:
+        sys.exit(f"`{mutant.name}` does not fit {mutant.file} any more")
+    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command += ["-m", "not slow", *(f"tests/test_{test}.py" for test in mutant.tests.split())]
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    path.write_text(text, "utf-8")
+    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+?)(?:\[|\s|$)", done.stdout, re.MULTILINE)
+    return found[1] if done.returncode == 1 and found else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
