@@ -29,8 +29,15 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
     if config.advantage.overlong_tokens:
         limit = config.sampling.max_tokens
         reward += overlong(rollouts.length, limit=limit, cache=config.advantage.overlong_tokens)
-    advantage = _advantages(reward, rollouts, scored, config)
     valid = ~torch.isnan(reward)
+    ref = None
+    if session.reference is not None:
+        ref = session.updater.logprobs(session.reference, rollouts, valid)
+    if ref is not None and config.loss.kl_in == "reward":
+        row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
+        penalty = losses.kl_penalty(rollouts.old_logprobs, ref, row, len(rollouts))
+        reward -= config.loss.kl_coef * penalty
+    advantage = _advantages(reward, rollouts, scored, config)
     if config.loss.mask_truncated:
         valid &= rollouts.stopped
     old, weight = rollouts.old_logprobs, torch.ones(len(rollouts.ids))
@@ -42,9 +49,6 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
         apart = _mismatch_metrics(old, weight, rollouts, valid)
     if config.loss.top_entropy < 1:
         weight = weight * losses.top_entropy_mask(rollouts.entropy, config.loss.top_entropy)
-    ref = None
-    if session.reference is not None:
-        ref = session.updater.logprobs(session.reference, rollouts, valid)
     session.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
     session.record.samples(session.step + 1, prompts, scored, session.drawn.advantage)
     metrics = _batch_metrics(reward, rollouts, scored) | spent | apart

@@ -127,6 +127,8 @@ class Loss(Section, frozen=True):
     """Estimator."""
     kl_weighted: bool = True
     """Times the ratio, which gives k1 and k3 the gradient of the reverse KL."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """Where: a term of the loss, or k1 summed over the completion and taken off its reward."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus; 0 = none."""
     top_entropy: float = 1.0
@@ -410,6 +412,10 @@ def _check_values(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: Expected more than 0, got {value} - at `{path}`")
     if not 0 < config.sampling.top_p <= 1:
         raise ConfigError(f"{source}: Expected 0 < top_p <= 1 - at `sampling.top_p`")
+    if config.loss.kl_in == "reward" and config.advantage.method == "gdpo":
+        raise ConfigError(
+            f'{source}: `gdpo` reads scores, not the reward - at `loss.kl_in`\nhint: kl_in = "loss"'
+        )
     if not 0 < config.loss.top_entropy <= 1:
         raise ConfigError(f"{source}: Expected 0 < share <= 1 - at `loss.top_entropy`")
     if config.loss.kind in ("gspo", "gmpo") and config.loss.aggregation == "token":

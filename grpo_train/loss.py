@@ -187,6 +187,14 @@ def kl_loss(tokens: Tokens, ref_logprobs: Tensor, how: KLEstimator, *, weighted:
     return tokens.log_ratio.exp() * estimate if weighted else estimate
 
 
+def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, row: Tensor, rows: int) -> Tensor:
+    """What a completion's reward loses: Σ k1 over its tokens [rows], without gradient.
+
+    REINFORCE on it has the gradient of the reverse KL, of which k1 is the integrand.
+    """
+    return row_sum((logprobs - ref_logprobs).detach(), row, rows)
+
+
 # -- sampler mismatch ------------------------------------------------------------------------------
 
 

@@ -140,7 +140,8 @@ class Updater:
 
     def _taught(self, batch: Batch) -> Tensor:
         """Rows whose gradient is not 0 by construction."""
-        if self.loss.kl_coef or self.loss.entropy_coef:
+        kl_here = self.loss.kl_coef and self.loss.kl_in == "loss"
+        if kl_here or self.loss.entropy_coef:
             return batch.valid
         return batch.valid & (batch.advantage != 0)
 
@@ -230,7 +231,7 @@ class Updater:
         value = value * batch.token_weight[micro.token].to(device)
         if config.off_policy_delta:
             value = value * losses.off_policy_mask(tokens, config.off_policy_delta)
-        if batch.ref_logprobs is not None and config.kl_coef:
+        if batch.ref_logprobs is not None and config.kl_in == "loss":
             ref = batch.ref_logprobs[micro.token].to(device)
             kl = losses.kl_loss(tokens, ref, config.kl, weighted=config.kl_weighted)
             value = value + config.kl_coef * kl

@@ -311,6 +311,27 @@ MUTANTS = [
         "if text:",
         "alarms",
     ),
+    Mutant(
+        "KL added to the reward",
+        "batch.py",
+        "reward -= config.loss.kl_coef * penalty",
+        "reward += config.loss.kl_coef * penalty",
+        "train",
+    ),
+    Mutant(
+        "decoding with stale packed weights",
+        "linear.py",
+        "            layer.packed = None\n",
+        "            pass\n",
+        "linear",
+    ),
+    Mutant(
+        "gradient of the weight lost",
+        "linear.py",
+        "flat.T @ x.flatten",
+        "0 * flat.T @ x.flatten",
+        "linear",
+    ),
     Mutant("damage goes unseen", "state.py", " or _digest(path) != digest", "", "state"),
     Mutant(
         "biased pass@k",

@@ -19,6 +19,7 @@ from grpo_train.loss import (
     Tokens,
     kl_estimate,
     kl_loss,
+    kl_penalty,
     mismatch_weight,
     off_policy_mask,
     row_mean,
@@ -258,6 +259,21 @@ def enumerate_kl(how: KLEstimator, *, weighted: bool) -> tuple[Tensor, dict[str,
 def test_whose_gradient_a_kl_term_has(how: KLEstimator, weighted: bool, kind: str) -> None:
     grad, truth = enumerate_kl(how, weighted=weighted)
     close(grad, truth[kind], 1e-12)
+
+
+def test_kl_taken_off_the_reward_has_the_reverse_kls_gradient() -> None:
+    """REINFORCE over all two-token completions: −Σ π(y) A(y) ∇ log π(y) with A = −Σ k1."""
+    logits = torch.tensor([0.3, -1.2, 0.9], dtype=torch.float64, requires_grad=True)
+    ref = torch.log_softmax(torch.tensor([0.7, 0.2, -0.4], dtype=torch.float64), 0)
+    logp = torch.log_softmax(logits, 0)
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    row = torch.arange(9).repeat_interleave(2)
+    penalty = kl_penalty(logp[pairs.flatten()], ref[pairs.flatten()], row, 9)
+    whole = logp[pairs].sum(dim=1)
+    (grad,) = torch.autograd.grad((whole.detach().exp() * penalty * whole).sum(), logits)
+    logp = torch.log_softmax(logits, 0)
+    (truth,) = torch.autograd.grad(2 * (logp.exp() * (logp - ref)).sum(), logits)
+    close(grad, truth, 1e-12)
 
 
 @given(st.lists(LOGP, min_size=1, max_size=6), st.data())

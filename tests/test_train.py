@@ -18,7 +18,9 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
+from grpo_train import batch as batch_module
 from grpo_train import update as update_module
+from grpo_train.advantage import group_advantages
 from grpo_train.batch import sample_batch
 from grpo_train.config import Config, Loss, Optim
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
@@ -406,7 +408,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
         {"loss": {"kind": "cispo", "entropy_coef": 0.01, "top_entropy": 0.5}},
         {"loss": {"mismatch": "mask", "mask_truncated": True, "off_policy_delta": 0.5}},
         {"advantage": {"method": "opo", "overlong_tokens": 4}, "resample": 2},
-        {"advantage": {"method": "pass_at_k", "k": 2}},
+        {"advantage": {"method": "pass_at_k", "k": 2}, "loss": {"kl_coef": 0.1, "kl_in": "reward"}},
         {"advantage": {"method": "gdpo", "scores": {"short": 1.0, "correct": 2.0}}},
         {"sampling": {"top_p": 0.9, "max_rows": 6}, "resample": 1, "checkpointing": True},
     ],
@@ -428,6 +430,23 @@ def test_gdpo_names_the_scores_that_the_ruleset_has(tmp_path: Path) -> None:
 def test_at_the_start_the_kl_is_zero(tmp_path: Path) -> None:
     session = start(tiny_run.make_config(tmp_path, loss={"kl_coef": 0.1}))
     assert abs(train_step(session)["kl"]) < 1e-9
+
+
+def test_kl_in_the_reward_is_taken_off_before_groups_are_compared(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path, loss={"kl_coef": 0.1, "kl_in": "reward"}))
+    assert session.reference is not None
+    with torch.no_grad():
+        for p in session.reference.model.parameters():
+            p.mul_(1.1)
+    batch, _ = batch_module.make_batch(session)
+    assert batch.ref_logprobs is not None
+    assert session.drawn is not None
+    gap = torch.split(batch.old_logprobs - batch.ref_logprobs, batch.rollouts.length.tolist())
+    reward = torch.from_numpy(session.drawn.scored.reward)
+    expected = reward - 0.1 * torch.stack([g.double().sum() for g in gap])
+    found = group_advantages(expected, batch.rollouts.group_size).float()
+    torch.testing.assert_close(batch.advantage, found, rtol=1e-3, atol=1e-4)
+    assert train_step(session)["grad_norm"] > 0
 
 
 def test_masters_stay_fp32_and_in_their_place_through_a_step(tmp_path: Path) -> None:
