@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from grpo_rewards import cli_audit, cli_fuzz, cli_grade, cli_report, cli_serve
+from grpo_rewards import cli_audit, cli_fuzz, cli_grade, cli_lsp, cli_report, cli_serve
 from grpo_rewards.check import check as check_ruleset
 from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.errors import RewardError
@@ -344,3 +344,4 @@ app.command(name="format")(cli_grade.show_format)
 app.command()(cli_serve.serve)
 app.command()(cli_fuzz.fuzz)
 app.command()(cli_report.report)
+app.command(name="lsp")(cli_lsp.lsp_command)

@@ -60,6 +60,8 @@ REWARDS = [
     "cli_audit",
     "cli_fuzz",
     "cli_grade",
+    "editor",
+    "cli_lsp",
     "cli_report",
     "cli_serve",
     "cli",
