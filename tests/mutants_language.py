@@ -56,8 +56,8 @@ MUTANTS = [
     Mutant(
         "`not null` is true",
         "rules/arithmetic.py",
-        "    return Column(~column.values.astype(bool) & column.present, column.present, column.status)",
-        "    return Column(~column.values.astype(bool), np.ones_like(column.present), column.status)",
+        "~column.values.astype(bool) & column.present, column.present, column.status)",
+        "~column.values.astype(bool), np.ones_like(column.present), column.status)",
         "execute",
     ),
     Mutant(

@@ -210,7 +210,7 @@ def test_completions_hold_answers_tags_mutants_and_anything() -> None:
     draw()
     count = len(texts)
     assert (R1(completion=texts, gold=["42"] * count, lang=["en"] * count).reward >= 1).any()
-    assert any("</think><think>" in text for text in texts)
+    assert any(text.count("<think>") > 1 for text in texts)
     assert any("＜" in text for text in texts)
     assert any(len(text) > 2_000 for text in texts)
     assert any(0xD800 <= ord(char) < 0xE000 for text in texts for char in text)
