@@ -127,6 +127,7 @@ class Graph:
     attacks: list[AttackCase] = field(default_factory=list)
     checks: list[CheckCase] = field(default_factory=list)
     ranges: dict[str, Interval] = field(default_factory=dict)
+    names: dict[str, Any] = field(default_factory=dict)  # to a node, a function, or a rule
     _ids: dict[Any, int] = field(default_factory=dict)
 
     def add(self, node: Node) -> int:

@@ -18,7 +18,7 @@ from grpo_rewards.batch import batch_size, bind, group_numbers
 from grpo_rewards.build import ruleset_of
 from grpo_rewards.check import checked
 from grpo_rewards.columns import Column
-from grpo_rewards.errors import BatchError, RewardError
+from grpo_rewards.errors import BatchError, Finding, Place, RewardError, RulesetError, Source
 from grpo_rewards.execute import Execution, Memo, Pool
 from grpo_rewards.extern import fingerprints, load_functions
 from grpo_rewards.graph import Graph, TestCase
@@ -272,36 +272,47 @@ def load(
     return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern)
 
 
-def parse_file(path: str | Path) -> Parsed:
+def parse_file(path: str | Path, *, text: str | None = None) -> Parsed:
     """A file and all that it imports, parsed; never raises for what they say.
 
     Imports are relative to the file that names them and stay inside the folder tree of the first
-    one; a cycle is cut where it closes, and reported there.
+    one; a cycle is cut where it closes, and reported there. `text` stands for the file's own where
+    an editor holds a newer one.
     """
     file = Path(path)
-    return _parse_tree(file, str(path), file.resolve().parent, ())
+    own = read_text(file) if text is None else text
+    return _parse_tree(file, own, str(path), file.resolve().parent, ())
 
 
-def _parse_tree(file: Path, name: str, root: Path, above: tuple[Path, ...]) -> Parsed:
-    parsed = parse_all(read_text(file), name=name)
+def _parse_tree(file: Path, text: str, name: str, root: Path, above: tuple[Path, ...]) -> Parsed:
+    parsed = parse_all(text, name=name)
     imports: dict[str, Parsed] = {}
     chain = (*above, file.resolve())
     for statement in parsed.ruleset.of(x.Import):
-        target = (file.parent / statement.path).resolve()
+        try:
+            target = (file.parent / statement.path).resolve()
+            is_file = target.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            continue
         if root not in target.parents or target in chain or len(chain) > MAX_IMPORT_DEPTH:
             continue  # the checker reports what could not be imported
-        if target.is_file():
-            imports[statement.path] = _parse_tree(target, statement.path, root, chain)
+        if is_file:
+            inner = _parse_tree(target, read_text(target), statement.path, root, chain)
+            imports[statement.path] = inner
     return replace(parsed, imports=imports)
 
 
 def read_text(path: Path) -> str:
-    """A ruleset's text; RewardError in one line where it cannot be read."""
+    """A ruleset's text. RulesetError with the place where it is no UTF-8, RewardError in one line
+    where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        message = f"{path}: not text: byte {error.start} is not UTF-8"
-        raise RewardError(f"{message}\n  hint: a ruleset is a UTF-8 text file") from None
+        at = len(error.object[: error.start].decode("utf-8"))
+        source = Source(str(path), error.object.decode("utf-8", "replace"))
+        message = f"not text: byte {error.start} is not UTF-8"
+        finding = Finding("S16", message, Place(at, at + 1), "a ruleset is a UTF-8 text file")
+        raise RulesetError.of(source, [finding]) from None
     except OSError as error:
         raise RewardError(f"{path}: {error.strerror or error}") from None
 
