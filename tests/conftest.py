@@ -6,13 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # A red `make test` must be the change's own doing, so it draws the same examples every time;
 # `make nightly` looks for new ones.
 settings.register_profile("default", max_examples=100, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=2000, **_COMMON)
+# A planted bug has to be found; its smallest example interests nobody.
+_FOUND = [Phase.explicit, Phase.generate]
+settings.register_profile("mutants", derandomize=True, phases=_FOUND, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ROOT = Path(__file__).parent.parent

@@ -341,6 +341,7 @@ def caught_by(mutant: Mutant, copy: Path) -> str | None:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     command += ["-m", "not slow", *(f"tests/test_{test}.py" for test in mutant.tests.split())]
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    environment["HYPOTHESIS_PROFILE"] = "mutants"
     done = subprocess.run(
         command, cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
