@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -158,3 +160,48 @@ def test_hostile_cases_are_never_paid(shared: Path) -> None:
         result = grade(row["gold"], row["pred"], workers=Inline())  # type: ignore[arg-type]
         if not row["expect"] and not row.get("policy"):
             assert result.correct is not True, row["id"]
+
+
+_HOSTILE = r"""
+import json, sys, time
+from grpo_rewards.grade import grade_batch
+
+def peak():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+with grade_batch.__globals__["Workers"](deadline_s=2) as workers:
+    grade_batch([r"\sum_{k=0}^{n} k"], [r"\sum_{k=1}^{n} k"], workers=workers)  # all is loaded
+    before, worst = peak(), 0.0
+    for gold, text in json.load(sys.stdin):
+        start = time.process_time()
+        (found,) = grade_batch([gold], [text], workers=workers)
+        worst = max(worst, time.process_time() - start)
+        assert found.correct is not True, text[:80]
+print(json.dumps({"grown_mb": peak() - before, "worst_s": worst}))
+"""
+
+
+def _bombs() -> list[tuple[str, str]]:
+    towers = ["9^{9^{9^{9}}}", "2^2^2^2^2^2^2^2", "(((9!)!)!)!", "(10^{9})!", r"\binom{10^9}{10^8}"]
+    sums = [r"\sum_{k=1}^{10^{12}} k", r"\prod_{k=1}^{10^9} k", r"\int_0^{10^9} e^{x^x} dx"]
+    roots = [r"\sqrt[10^9]{2}", r"\zeta(10^{9})", r"\Gamma(10^{12})", r"e^{e^{e^{e^{9}}}}"]
+    fractions = ["1/(x+" * 20 + "x" + ")" * 20 + "=y", r"\frac{1}{" * 60 + "2" + "}" * 60]
+    bulk = [
+        "{" * 100_000, "\\" * 1_000_000, r"\boxed{7} or " * 100_000, "(" * 60 + "7" + ")" * 59,
+        "7," * 200_000, "x+" * 2_000 + "7x", "]1,2[" * 50_000, "0.1666..." * 20_000, "5C2" * 50_000,
+        "\ud800" * 50_000, r"\begin{cases}" * 9_000, "1" * 1_000_001, "7!" * 700 + "!" * 700,
+    ]  # fmt: skip
+    texts = towers + sums + roots + fractions + bulk
+    return [("41", text) for text in texts] + [("y=1/x", text) for text in fractions]
+
+
+def test_hostile_text_takes_neither_time_nor_memory() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", _HOSTILE], input=json.dumps(_bombs()), text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+    said = json.loads(found.stdout)
+    assert said["grown_mb"] < 512, said
+    assert said["worst_s"] < 2, said  # of this process's own time: a busy machine adds none

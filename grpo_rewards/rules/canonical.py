@@ -180,7 +180,9 @@ def _exact_root(base: Fraction, index: int, exponent: Node) -> Node:
 
 
 def _integer_root(value: int, index: int) -> int | None:
-    if value.bit_length() > 900:
+    if value in (0, 1):
+        return value
+    if value.bit_length() > 900 or index > value.bit_length():  # `2^{10^9}` is never computed
         return None
     guess = round(value ** (1 / index))
     return next((g for g in (guess - 1, guess, guess + 1) if g >= 0 and g**index == value), None)
