@@ -270,6 +270,19 @@ def _forget() -> None:
     language._judge.cache_clear()
 
 
+def test_langdetect_says_the_same_where_words_leave_no_doubt() -> None:
+    sure = 0
+    for code, text in SENTENCES.items():
+        for sentence in language._sentences(text):
+            for piece in sentence:
+                if len(scripts.LANGUAGES_OF.get(piece.script, ())) < 2 or not piece.evidence:
+                    continue
+                (known,) = phrases.certain([piece.words], piece.script)
+                sure += known is not None
+                assert known in (None, language._judge(piece.evidence, piece.script, "")), code
+    assert sure >= 5
+
+
 def _probabilities(text: str, script: str, engine: str) -> list[tuple[str, float]] | None:
     factory, no_features = language._detectors(script, engine)
     detector = factory.create()

@@ -6,8 +6,9 @@ chain of thought". Here a text is cut once into pieces with one language each:
 1. mathematics, code, links and tags are masked, what is left falls into sentences;
 2. the script decides where only one language uses it; kana makes a sentence Japanese;
 3. elsewhere a sentence of 30 letters or more is judged by langdetect, among the languages of its
-   script; a sentence that is not the text's main language is judged again, with half of the
-   probability on the main one, and is foreign only where less than a tenth is left of it;
+   script (or by its words alone, where these leave no doubt); a sentence that is not the text's
+   main language is judged again, with half of the probability on the main one, and is foreign only
+   where less than a tenth is left of it;
 4. a shorter sentence takes the language of the one before, unless its words fit another far better;
 5. within a sentence, a run of words whose letters fit another language far better is in that one.
 
@@ -30,8 +31,9 @@ from typing import Any, NamedTuple
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
 from grpo_rewards.rules.masks import mask
-from grpo_rewards.rules.phrases import Run, by_words, profile
+from grpo_rewards.rules.phrases import Run, by_words, certain, profile
 from grpo_rewards.rules.scripts import (
+    COMPANIES,
     LANGUAGES_OF,
     NOT_OF,
     WEIGHTS,
@@ -305,11 +307,7 @@ Words = list[tuple[int, str, float]]  # where each starts, and how much it count
 
 def _mixed(sentence: str, offset: int) -> list[Piece]:
     """The pieces of a sentence, one for each script in it."""
-    by_script: dict[str, Words] = {}
-    for found in WORD.finditer(sentence):
-        script, word = found.lastgroup or "", found[0]
-        size = len(word) * WEIGHTS[script] if script in WEIGHTS else 1.0
-        by_script.setdefault(script, []).append((found.start() + offset, word, size))
+    by_script = _words(sentence, offset)
     if len(by_script) > 1:
         _settle_han(by_script)
         main = max(by_script, key=lambda script: sum(word[2] for word in by_script[script]))
@@ -321,6 +319,27 @@ def _mixed(sentence: str, offset: int) -> list[Piece]:
         letters = sum(map(len, words))
         found_pieces.append(Piece(script, words, letters, sizes, starts, sentence, offset))
     return found_pieces
+
+
+def _words(sentence: str, offset: int) -> dict[str, Words]:
+    """The words of a sentence by script, scripts in the order in which they come."""
+    by_script: dict[str, Words] = {}
+    company = next((names for names, others in COMPANIES if not others.search(sentence)), None)
+    if company is None:
+        for found in WORD.finditer(sentence):
+            script, word = found.lastgroup or "", found[0]
+            size = len(word) * WEIGHTS[script] if script in WEIGHTS else 1.0
+            by_script.setdefault(script, []).append((found.start() + offset, word, size))
+        return by_script
+    for script in company:
+        letter = WEIGHTS.get(script)
+        words = [
+            (found.start() + offset, found[0], len(found[0]) * letter if letter else 1.0)
+            for found in WORDS_OF[script].finditer(sentence)
+        ]
+        if words:
+            by_script[script] = words
+    return dict(sorted(by_script.items(), key=lambda item: item[1][0][0]))
 
 
 def _guest(word: tuple[int, str, float], is_main: bool) -> tuple[int, str, float]:
@@ -377,11 +396,15 @@ def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
 def _languages(pieces: list[Piece], script: str) -> tuple[list[str], list[bool]]:
     """The language of each piece of one script, and whether it was judged or inherited."""
     evidence = [piece.evidence for piece in pieces]
-    first = [_judge(text, script, "") if text else None for text in evidence]
+    sure = certain([piece.words for piece in pieces], script)
+    first = [
+        (known or _judge(text, script, "")) if text else None
+        for known, text in zip(sure, evidence, strict=True)
+    ]
     main = _main(pieces, first, script)
     judged = [
-        language if language in (None, main) else _judge(text, script, main)
-        for language, text in zip(first, evidence, strict=True)
+        language if language in (None, main, known) else _judge(text, script, main)
+        for language, known, text in zip(first, sure, evidence, strict=True)
     ]
     return _inherit(judged, main), [verdict is not None for verdict in first]
 

@@ -100,6 +100,16 @@ WORDS_OF = {
 }
 NOT_OF = {name: re.compile(f"[^\\W\\d_{chars}]") for name, chars in _RANGES.items()}
 
+#: Scripts that often share a sentence, and the letters of none of them: words are looked for in
+#: these few before all scripts are tried at each place.
+COMPANIES = tuple(
+    (names, re.compile(f"[^\\W\\d_{''.join(_RANGES[name] for name in names)}]"))
+    for names in (
+        ("latin", "han"), ("latin", "han", "hiragana", "katakana"), ("latin", "cyrillic"),
+        ("latin", "hangul"),
+    )
+)  # fmt: skip
+
 #: A letter that is neither Latin nor Greek: no letter of mathematics.
 PROSE_LETTER = re.compile(f"[^\\W\\d_{_RANGES['latin']}{_RANGES['greek']}]")
 
