@@ -122,6 +122,16 @@ def test_logic_absorbs_errors_and_arithmetic_does_not() -> None:
     assert scores.status["b"] == ["too_large", "too_large", "ok"]
 
 
+@pytest.mark.parametrize("expr", ["n + long", "long + n"])
+def test_an_error_wins_over_a_null(expr: str) -> None:
+    scorer = gr.loads(
+        "input completion: chat\ninput n: num\nlet long = text.length(completion)\n"
+        f"score s = {expr}\nreward = s\npolicy {{ limit chars 5 on error -> null }}"
+    )
+    scores = scorer(completion=["too long", "ok"], n=[None, None])
+    assert scores.status["s"] == ["too_large", "missing"]
+
+
 def test_a_completion_over_the_limit_gets_the_lowest_value_unless_the_policy_says_else() -> None:
     text = "input completion: chat\nscore s in -1..1 = clamp(text.length(completion) - 5, -1, 1)\n"
     text += "reward in -1..1 = s\npolicy {{ limit chars 5 {} }}"
