@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,3 +206,37 @@ def test_hostile_text_takes_neither_time_nor_memory() -> None:
     said = json.loads(found.stdout)
     assert said["grown_mb"] < 512, said
     assert said["worst_s"] < 2, said  # of this process's own time: a busy machine adds none
+
+
+_ALGEBRA = r"""
+import json, sys, time
+from sympy.external.gmpy import GROUND_TYPES
+from grpo_rewards.rules.equal import decide
+
+decide(r"\sum_{k=1}^{n} k", r"\sum_{k=0}^{n} k")  # SymPy is loaded
+start = time.process_time()
+found = [decide(answer, gold).value for gold, answer in json.load(sys.stdin)]
+print(json.dumps([GROUND_TYPES, found, time.process_time() - start]))
+"""
+
+
+def test_the_verdicts_of_algebra_are_those_without_the_fast_extra() -> None:
+    """SymPy computes on python-flint's numbers where it is installed (the extra `fast`)."""
+    pytest.importorskip("flint")
+    pairs = [
+        (rf"\sum_{{k=1}}^{{n}} k^{power}", rf"{extra} + \sum_{{k={first}}}^{{n}} k^{power}")
+        for power in (1, 2, 3) for first in (0, 1, 2) for extra in ("0", "1", "x")
+    ]  # fmt: skip
+    pairs += [(r"\{2, -3, 5\}", "x^3-4x^2-11x+30=0"), (r"\{1, 2\}", "x^2-3x+3=0")]
+    pairs += [(r"\int_0^1 x^3 dx + y", r"\frac{1}{4}+y"), (r"\int_0^t x dx", r"\int_0^t z dz")]
+    said = {}
+    for kind in ("flint", "python"):
+        run = subprocess.run(
+            [sys.executable, "-c", _ALGEBRA], input=json.dumps(pairs), text=True,
+            capture_output=True, check=False, env=os.environ | {"SYMPY_GROUND_TYPES": kind},
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr[-2000:]
+        ground, said[kind], _ = json.loads(run.stdout)
+        assert ground == kind
+    assert said["flint"] == said["python"]
+    assert True in said["flint"] and False in said["flint"]
