@@ -20,6 +20,7 @@ from grpo_rewards.errors import RewardError
 from grpo_rewards.explain import explain_row
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
+from grpo_rewards.look import completion_text, look, marked, marks, remarks
 from grpo_rewards.offline import Totals, read_row, score_file
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
@@ -297,17 +298,33 @@ def explain(
     settings: Settings = None,
     step: Step = None,
     allow_extern: AllowExtern = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show why a row of a dataset got its reward; without one, the plan of the ruleset."""
+    """Show why a row of a dataset got its reward: the tree, and what is wrong in the completion
+    (another language, the place where a format is left; in colour on a terminal).
+
+    Without a dataset, the plan of the ruleset.
+    """
     with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         if data is None:
-            out.print(scorer.explain(), markup=False)
+            plan = scorer.explain()
+            print_json({"plan": plan}) if as_json else out.print(plan, markup=False)
             return
         columns = read_row(scorer, data, row, mapping=pairs(mapping, "--map"))
         if step is not None:
             columns["step"] = step
+        if as_json:
+            why, found = look(scorer, columns)
+            print_json({"why": why, "marks": found})
+            return
         for explanation in explain_row(scorer, columns):
             out.print(explanation.to_tree())
+        text = completion_text(columns)
+        found = marks(scorer, columns)
+        if out.is_terminal:
+            out.print(marked(text, found))
+        for line in remarks(text, found):
+            out.print(line, markup=False)
 
 
 @app.command()

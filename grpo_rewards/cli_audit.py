@@ -30,6 +30,8 @@ from grpo_rewards.terminal import (
     print_json,
 )
 
+BREACH_CHARS = 240  # of a completion that breaks a promise: enough to see how
+
 
 def attack(
     ruleset: File,
@@ -60,7 +62,7 @@ def attack(
         for breach in report.breaches:
             err.print(f"{ruleset}: {breach.family} reached {breach.reward:.4g}", markup=False)
             err.print(f"  {breach.expect}", markup=False)
-            err.print(f"  completion: {shorten(breach.completion)!r}", markup=False)
+            err.print(f"  completion: {shorten(breach.completion, BREACH_CHARS)!r}", markup=False)
     raise typer.Exit(1 if report.breaches else 0)
 
 

@@ -115,9 +115,10 @@ def show(column: Column, row: int = 0) -> str:
     return repr(value)[:SHOWN_CHARS]
 
 
-def shorten(text: str) -> str:
-    """A text cut to its two ends where it is long."""
-    return text if len(text) <= SHOWN_CHARS else f"{text[:28]} … {text[-12:]}"
+def shorten(text: str, chars: int = SHOWN_CHARS) -> str:
+    """A text cut to its two ends where it is longer than `chars`, some of which it may exceed."""
+    tail = chars * 3 // 10 - 1
+    return text if len(text) <= chars else f"{text[: chars - tail - 4]} … {text[-tail:]}"
 
 
 def _failure(match: Any) -> str:

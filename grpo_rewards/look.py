@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.text import Text
+
+from grpo_rewards.batch import chat_text
 from grpo_rewards.columns import Span
 from grpo_rewards.execute import Execution
-from grpo_rewards.explain import explain_row
+from grpo_rewards.explain import explain_row, shorten
 from grpo_rewards.plan import Plan
 from grpo_rewards.rules import language
 from grpo_rewards.scorer import Scorer
@@ -42,6 +46,43 @@ def marks(scorer: Scorer, columns: Mapping[str, Any]) -> list[Mark]:
         elif node.op == "math.equal" and isinstance(values[0], Span):
             found.append((values[0].start, values[0].end, "answer", "what was extracted"))
     return sorted(set(found))
+
+
+def completion_text(columns: Mapping[str, Any]) -> str:
+    """The completion of a row as text; "" where there is none."""
+    completion = columns.get("completion")
+    if isinstance(completion, list | tuple):
+        return chat_text(completion) or ""
+    return completion if isinstance(completion, str) else ""
+
+
+STYLES = {"foreign": "black on yellow", "fail": "white on red", "answer": "bold green"}
+
+
+def marked(text: str, found: Sequence[Mark]) -> Text:
+    """A completion as rich text, its marks in colour, what a terminal would obey written out."""
+    shown = Text()
+    edges = sorted({0, len(text), *(edge for mark in found for edge in mark[:2])})
+    for start, end in itertools.pairwise(edges):
+        kinds = [kind for left, right, kind, _ in found if left <= start and end <= right]
+        shown.append(printable(text[start:end]), style=STYLES[kinds[0]] if kinds else "")
+    return shown
+
+
+def remarks(text: str, found: Sequence[Mark]) -> list[str]:
+    """A line for each mark that finds fault: where it is, what it is, and the words there."""
+    return [
+        f"{start}..{end} {kind}: {note}: {shorten(text[start:end])!r}"
+        for start, end, kind, note in found
+        if kind != "answer"
+    ]
+
+
+def printable(text: str) -> str:
+    """A text with what cannot be seen (controls, directions, lone surrogates) as escapes."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t\u3000" else repr(char)[1:-1] for char in text
+    )
 
 
 def _computed(execution: Execution, number: int) -> Any:
