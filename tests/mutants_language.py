@@ -37,56 +37,56 @@ MUTANTS = [
         "rules/arithmetic.py",
         "        present &= ~undefined\n        return Column(np.where",
         "        present = np.ones_like(present)\n        return Column(np.where",
-        "execute",
+        "execute::test_the_plan_equals_the_interpreter",
     ),
     Mutant(
         "infinity leaves a ruleset",
         "rules/arithmetic.py",
         "        undefined = present & ~np.isfinite(values)",
         "        undefined = present & np.isnan(values)",
-        "execute",
+        "execute::test_the_plan_equals_the_interpreter",
     ),
     Mutant(
         "nulls win over errors",
         "rules/arithmetic.py",
         "        status = np.where(column.is_error, column.status, status)",
         "        status = np.where(column.is_error & (status == 0), column.status, status)",
-        "execute",
+        "execute::test_an_error_wins_over_a_null",
     ),
     Mutant(
         "`not null` is true",
         "rules/arithmetic.py",
         "~column.values.astype(bool) & column.present, column.present, column.status)",
         "~column.values.astype(bool), np.ones_like(column.present), column.status)",
-        "execute",
+        "execute::test_the_plan_equals_the_interpreter",
     ),
     Mutant(
         "kleene: null absorbs",
         "execute.py",
         "            absorbed |= column.present & (column.values.astype(bool) == deciding)",
         "            absorbed |= column.values.astype(bool) == deciding",
-        "execute",
+        "execute::test_kleene",
     ),
     Mutant(
         "?? replaces errors",
         "execute.py",
         "        nulls = todo & column.is_null",
         "        nulls = todo & ~column.present",
-        "execute",
+        "execute::test_only_null_is_replaced_and_found_by_a_comparison_with_null",
     ),
     Mutant(
         "`x == null` is null for errors",
         "rules/arithmetic.py",
         "    return Column(column.is_null, ~error,",
         "    return Column(column.is_null | error, np.ones_like(error),",
-        "execute",
+        "execute::test_only_null_is_replaced_and_found_by_a_comparison_with_null",
     ),
     Mutant(
         "policy forgets the error",
         "execute.py",
         "            state.present[rows] = True\n\n    # Kernels",
         "            state.present[rows] = False\n\n    # Kernels",
-        "execute",
+        "execute::test_a_completion_over_the_limit_gets_the_lowest_value_unless_the_policy_says_else",
     ),
     # Laziness and memory
     Mutant(
@@ -97,28 +97,28 @@ MUTANTS = [
         "        self.need(yes, todo), self.need(no, todo)\n"
         "        for branch, rows in ((yes, known & truth), (no, known & ~truth)):\n"
         "            if rows.any():\n",
-        "execute",
+        "execute::test_a_kernel_never_sees_a_row_that_is_not_needed",
     ),
     Mutant(
         "both sides of a logic run",
         "execute.py",
         "        rest = todo & ~decided",
         "        rest = todo",
-        "execute",
+        "execute::test_a_kernel_never_sees_a_row_that_is_not_needed",
     ),
     Mutant(
         "?? runs where there is a value",
         "execute.py",
         "            state.put(nulls, _as_type(self.need(right, nulls), nulls, node.type))",
         "            state.put(nulls, _as_type(self.need(right, todo), nulls, node.type))",
-        "execute",
+        "execute::test_a_kernel_never_sees_a_row_that_is_not_needed",
     ),
     Mutant(
         "the memo forgets which op asked",
         "execute.py",
         "key = (number, args) if kernel.keyed",
         "key = (0, args) if kernel.keyed",
-        "execute check text testing cli",
+        "execute::test_two_ops_over_one_text_are_remembered_apart",
     ),
     # Operators
     Mutant(
@@ -126,14 +126,14 @@ MUTANTS = [
         "rules/arithmetic.py",
         "    return np.maximum(np.minimum(value, hi), lo)",
         "    return np.minimum(np.maximum(value, lo), hi)",
-        "execute",
+        "execute::test_the_plan_equals_the_interpreter",
     ),
     Mutant(
         "within leaves its end out",
         "rules/arithmetic.py",
         "    return (value >= lo) & (value <= hi)",
         "    return (value >= lo) & (value < hi)",
-        "execute",
+        "execute::test_the_plan_equals_the_interpreter",
     ),
     # Ranges
     Mutant(
@@ -141,42 +141,42 @@ MUTANTS = [
         "types.py",
         "        return Interval(min(ends), max(ends))\n\n    def __truediv__",
         "        return Interval(self.lo * other.lo, max(ends))\n\n    def __truediv__",
-        "execute check",
+        "check::test_ranges_are_inferred",
     ),
     Mutant(
         "a difference's range as a sum's",
         "types.py",
         "        return self + -other",
         "        return self + other",
-        "execute check",
+        "check::test_ranges_are_inferred",
     ),
     Mutant(
         "an even power reaches below 0",
         "types.py",
         "            return Interval(0.0 if power else 1.0, max(ends))",
         "            return Interval(1.0, max(ends))",
-        "execute check",
+        "check::test_ranges_are_inferred",
     ),
     Mutant(
         "?? keeps the left range",
         "graph.py",
         "            return args[0].union(args[1])",
         "            return args[0]",
-        "execute check",
+        "execute::test_every_value_lies_inside_its_inferred_range",
     ),
     Mutant(
         "if takes the range of its first branch",
         "graph.py",
         "            return yes.union(no)",
         "            return yes",
-        "execute check",
+        "execute::test_every_value_lies_inside_its_inferred_range",
     ),
     Mutant(
         "no cases are split",
         "graph.py",
         "    atoms = _shared_atoms(graph, order)",
         "    atoms: list[int] = []",
-        "check",
+        "check::test_ranges_are_inferred",
     ),
     # Identity and text
     Mutant(
@@ -184,35 +184,35 @@ MUTANTS = [
         "graph.py",
         "            digests[number] = _digest([node.op, args, options, str(node.type)])",
         "            digests[number] = _digest([node.op, args, str(node.type)])",
-        "check",
+        "check::test_what_changes_a_score_changes_the_hash",
     ),
     Mutant(
         "the hash knows the order of a sum",
         "graph.py",
         "                args.sort()",
         "                args.reverse()",
-        "check",
+        "check::test_what_means_the_same_has_one_hash",
     ),
     Mutant(
         "the hash forgets the policy",
         "graph.py",
         "[sorted(named.items()), settings, sorted(self.settings.on_error)]",
         "[sorted(named.items())]",
-        "check",
+        "check::test_what_changes_a_score_changes_the_hash",
     ),
     Mutant(
         "a comment ends at a form feed",
         "fmt.py",
         'in text.removesuffix("\\n").split("\\n") if text else ():',
         "in text.splitlines():",
-        "hostile_rulesets",
+        "hostile_rulesets::test_a_comment_goes_on_over_what_only_looks_like_a_line_end",
     ),
     Mutant(
         "a missing reward stands outside an empty file",
         "check.py",
         "            end = len(self.parsed.source.text.rstrip())",
         "            end = max(len(self.parsed.source.text.rstrip()), 1)",
-        "hostile_rulesets",
+        "hostile_rulesets::test_deep_and_large_texts_are_judged_at_once",
     ),
     # What comes from outside
     Mutant(
@@ -220,28 +220,28 @@ MUTANTS = [
         "scorer.py",
         "if root not in target.parents or target in chain",
         "if target in chain",
-        "hostile_rulesets",
+        "hostile_rulesets::test_an_import_stays_in_the_folder_tree",
     ),
     Mutant(
         "imports go round",
         "scorer.py",
         " or target in chain or len(chain) > MAX_IMPORT_DEPTH",
         "",
-        "hostile_rulesets",
+        "hostile_rulesets::test_a_cycle_of_imports_is_a_finding",
     ),
     Mutant(
         "the rows of a test come from anywhere",
         "ruletest.py",
         "    if folder.resolve() not in path.resolve().parents:",
         "    if not name:",
-        "hostile_rulesets",
+        "hostile_rulesets::test_the_rows_of_a_test_stay_in_the_folder_tree",
     ),
     Mutant(
         "choices in a loop are called linear",
         "rules/terminals.py",
         "        if begins & seen:\n            return True",
         "        if begins & seen:\n            return False",
-        "hostile_rulesets",
+        "format::test_nested_repeats_that_can_fail_are_exponential",
     ),
     # Groups
     Mutant(
@@ -339,7 +339,9 @@ def caught_by(mutant: Mutant, copy: Path) -> str | None:
         sys.exit(f"`{mutant.name}` does not fit {mutant.file} any more")
     path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["-m", "not slow", *(f"tests/test_{test}.py" for test in mutant.tests.split())]
+    places = [test.partition("::") for test in mutant.tests.split()]
+    command += ["-m", "not slow"]
+    command += [f"tests/test_{file}.py{colons}{law}" for file, colons, law in places]
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
     environment["HYPOTHESIS_PROFILE"] = "mutants"
     done = subprocess.run(

@@ -132,6 +132,23 @@ def test_an_error_wins_over_a_null(expr: str) -> None:
     assert scores.status["s"] == ["too_large", "missing"]
 
 
+def test_only_null_is_replaced_and_found_by_a_comparison_with_null() -> None:
+    scorer = gr.loads(
+        "input completion: chat\nlet long = text.length(completion)\nscore a = long ?? 7\n"
+        "score b = long == null\nreward = 0\npolicy { limit chars 5 on error -> null }"
+    )
+    scores = scorer(completion=["too long"])
+    assert scores.status["a"] == scores.status["b"] == ["too_large"]
+
+
+def test_two_ops_over_one_text_are_remembered_apart() -> None:
+    text = "input t: text\nscore en = language.share(t, {})\n"
+    text = text.format('"en"') + 'score de = language.share(t, "de")\nreward = en - de'
+    scorer = gr.loads(text)
+    for _ in range(2):
+        assert scorer(t=["We look at what is given and think about it."]).reward[0] == 1
+
+
 def test_a_completion_over_the_limit_gets_the_lowest_value_unless_the_policy_says_else() -> None:
     text = "input completion: chat\nscore s in -1..1 = clamp(text.length(completion) - 5, -1, 1)\n"
     text += "reward in -1..1 = s\npolicy {{ limit chars 5 {} }}"

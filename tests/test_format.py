@@ -413,7 +413,13 @@ def test_a_terminal_that_is_tried_again_and_again_asks_for_a_deadline() -> None:
     assert f.compile_lark("g", 'start: (A | "a")+\nA: /a*b/').needs_deadline
 
 
-@pytest.mark.parametrize("regexp", [r"(\w+\s?)+(?=<)", r"(a+)+b", r"(x+x+)+y", r"(?:(?:a+)+x)*"])
+@pytest.mark.parametrize(
+    "regexp",
+    [
+        r"(\w+\s?)+(?=<)", r"(a+)+b", r"(x+x+)+y", r"(?:(?:a+)+x)*",
+        r"(a|a)*b", r"(a|b|ab)*c", r"(ab?b?)*c",
+    ],
+)  # fmt: skip
 def test_nested_repeats_that_can_fail_are_exponential(regexp: str) -> None:
     assert terminals.cost(regexp) is terminals.Cost.EXPONENTIAL
 

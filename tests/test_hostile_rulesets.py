@@ -28,7 +28,7 @@ TOKENS += ["'''", '"""', 're"', *"?? |> ** -> .. { } ( ) [ ] \\ #".split()]
 ODD = ["\x00", "\ud800", "\U0001f600", "\u202e", "\ufeff", "\r", "\x0c", "\u2028", "1e999"]
 ODD += ["9" * 400, "(" * 200]
 
-#: What a busy machine may make of the second that one ruleset is allowed.
+#: CPU seconds; far over the one that a ruleset is allowed, so that only a hang is found.
 SLOW_S = 20
 
 
@@ -90,7 +90,7 @@ def hostile_texts(count: int, seed: int) -> Iterator[str]:
 
 def judge(text: str) -> None:
     """A ruleset that loads and formats to itself, or findings with places inside the text."""
-    started = time.perf_counter()
+    started = time.process_time()
     parsed = parse_all(text, name="hostile.reward")
     _, findings = check(parsed)
     for finding in findings:
@@ -106,7 +106,7 @@ def judge(text: str) -> None:
         assert error.findings and (errors or refused)
     else:
         assert not errors
-    assert time.perf_counter() - started < SLOW_S
+    assert time.process_time() - started < SLOW_S
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,6 +120,11 @@ def test_any_text_is_a_ruleset_or_findings_inside_of_it(seed: int) -> None:
 def test_twenty_thousand_texts_are_rulesets_or_findings(seed: int) -> None:
     for text in hostile_texts(1_000, seed):
         judge(text)
+
+
+@pytest.mark.parametrize("char", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_comment_goes_on_over_what_only_looks_like_a_line_end(char: str) -> None:
+    judge(f"# one{char}two\nreward = 1  # three{char}four\n")
 
 
 NOISE = random.Random(0).randbytes(2_000)
@@ -250,9 +255,9 @@ def test_a_schema_reads_nothing_else(schema: str) -> None:
 def test_patterns_that_backtrack_elsewhere_take_linear_time() -> None:
     text = 'input t: text\nreward = t matches re"(a+)+$" and t matches re"(a|a)*b"\n'
     judge(text)
-    started = time.perf_counter()
+    started = time.process_time()
     assert gr.loads(text)(t=["a" * 100_000 + "!"]).reward[0] == 0
-    assert time.perf_counter() - started < SLOW_S
+    assert time.process_time() - started < SLOW_S
 
 
 @pytest.mark.parametrize("regexp", ["(a+)+b", "(a|a)*b", "(a|ab?b?)*c", "(a|b|ab)*c"])
@@ -278,10 +283,11 @@ def test_a_terminal_that_may_backtrack_is_a_warning_and_never_a_hang(regexp: str
         "reward = 1 " * 450_000,
         "reward = " + "9" * 300_000,
         'test "t" { ' * 3_000,
+        "",
     ],
     ids=[
         "brackets", "lists", "ifs", "cases", "calls", "pipes", "lets", "5 MB", "5 MB of rewards",
-        "digits", "tests",
+        "digits", "tests", "nothing",
     ],
 )  # fmt: skip
 def test_deep_and_large_texts_are_judged_at_once(text: str) -> None:
