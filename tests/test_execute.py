@@ -139,6 +139,7 @@ def test_only_null_is_replaced_and_found_by_a_comparison_with_null() -> None:
     )
     scores = scorer(completion=["too long"])
     assert scores.status["a"] == scores.status["b"] == ["too_large"]
+    assert scores.columns["a"].row(0) is scores.columns["b"].row(0) is None
 
 
 def test_two_ops_over_one_text_are_remembered_apart() -> None:
