@@ -126,7 +126,7 @@ MUTANTS = [
         "rules/arithmetic.py",
         "    return np.maximum(np.minimum(value, hi), lo)",
         "    return np.minimum(np.maximum(value, lo), hi)",
-        "execute::test_the_plan_equals_the_interpreter",
+        "execute::test_where_clamps_bounds_cross_the_lower_one_wins",
     ),
     Mutant(
         "within leaves its end out",
