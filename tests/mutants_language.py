@@ -162,7 +162,7 @@ MUTANTS = [
         "graph.py",
         "            return args[0].union(args[1])",
         "            return args[0]",
-        "execute::test_every_value_lies_inside_its_inferred_range",
+        "check::test_ranges_are_inferred",
     ),
     Mutant(
         "if takes the range of its first branch",

@@ -81,6 +81,7 @@ def test_one_run_reports_all_and_does_not_repeat_itself() -> None:
         ("1 / clamp(a, -1, 4)", "-inf..inf"),
         ("min(p, 0.5)", "0..0.5"),
         ("(p ?? true) + p", "0..2"),
+        ("clamp(a, 0, 1) ?? 3", "0..3"),
         ("p and not p", "0..0"),
         ("schedule(a, 0 -> 0.25, 9 -> 1)", "0.25..1"),
         ("exp(clamp(a, 0, 0)) + sqrt(4)", "3..3"),
