@@ -68,7 +68,11 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
 
 def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> Column:
     rows: list[Any] = []
+    plain = spec.type.kind in ("text", "chat")
     for i, value in enumerate(values):
+        if plain and value.__class__ is str and len(value) <= limit:
+            rows.append(value)
+            continue
         if _is_absent(value):
             rows.append(None)
             continue

@@ -122,12 +122,17 @@ class Column:
     @staticmethod
     def from_rows(rows: Iterable[Any], dtype: npt.DTypeLike) -> Column:
         """From plain values, None, statuses and outcomes; `dtype` is float64, bool or object."""
-        outcomes = [as_outcome(row) for row in rows]
-        size = len(outcomes)
+        found = list(rows)
+        size = len(found)
         values = np.zeros(size, dtype) if dtype is not object else np.full(size, None, object)
         present = np.zeros(size, bool)
         status = np.zeros(size, np.uint8)
-        for i, (value, why) in enumerate(outcomes):
+        for i, row in enumerate(found):
+            if row.__class__ is str:  # what batches are made of
+                values[i] = row
+                present[i] = True
+                continue
+            value, why = as_outcome(row)
             status[i] = why
             if value is not None:
                 values[i] = value
@@ -147,8 +152,13 @@ def as_outcome(row: Any) -> Outcome:
     """The one reading of what a row kernel returned."""
     if isinstance(row, Outcome):
         return row
+    if row is True or row is False:  # the commonest verdicts, made once
+        return _TRUE if row else _FALSE
     if isinstance(row, Status):
         return Outcome(None, row)
     if row is None:
         return Outcome(None, Status.MISSING)
     return Outcome(row, Status.OK)
+
+
+_TRUE, _FALSE = Outcome(True, Status.OK), Outcome(False, Status.OK)

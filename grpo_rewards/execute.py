@@ -28,7 +28,8 @@ from grpo_rewards.catalog import (
 from grpo_rewards.columns import Column, Outcome, Status, as_outcome
 from grpo_rewards.errors import RuleError
 from grpo_rewards.graph import Node
-from grpo_rewards.limits import MAX_MEMO_ENTRIES, MAX_MEMO_KEY_CHARS
+from grpo_rewards.limits import MAX_MEMO_KEY_CHARS
+from grpo_rewards.memo import Memo
 from grpo_rewards.plan import Plan
 from grpo_rewards.rules.arithmetic import ready_rows, strict
 from grpo_rewards.types import Type
@@ -47,28 +48,24 @@ class Pool(Protocol):
 
 @dataclass(slots=True)
 class OpStats:
-    """What one op cost: seconds, rows computed, rows answered from memory, rows sent aside."""
+    """What one op cost and came to: `hits` rows answered from memory, `deferred` distinct items
+    sent aside, `kills` deadlines that struck, `nulls` rows without a value."""
 
     seconds: float = 0.0
     rows: int = 0
     hits: int = 0
     deferred: int = 0
+    kills: int = 0
+    nulls: int = 0
 
-
-class Memo:
-    """What keyed ops found, across batches; the oldest entries go first."""
-
-    def __init__(self, limit: int = MAX_MEMO_ENTRIES) -> None:
-        self._found: dict[Any, Outcome] = {}
-        self._limit = limit
-
-    def get(self, key: Any) -> Outcome | None:
-        return self._found.get(key)
-
-    def put(self, key: Any, outcome: Outcome) -> None:
-        if len(self._found) >= self._limit:
-            self._found.pop(next(iter(self._found)), None)
-        self._found[key] = outcome
+    def add(self, other: OpStats) -> None:
+        """Take in what the same op cost elsewhere."""
+        self.seconds += other.seconds
+        self.rows += other.rows
+        self.hits += other.hits
+        self.deferred += other.deferred
+        self.kills += other.kills
+        self.nulls += other.nulls
 
 
 @dataclass(slots=True)
@@ -175,9 +172,13 @@ class Execution:
         rows = np.flatnonzero(todo)
         started = time.perf_counter()
         stats = self.stats.setdefault(number, OpStats())
-        state.put(rows, self._kernel(number, node, [c.take(rows) for c in columns], rows, stats))
+        if len(rows) < self.size:
+            columns = [column.take(rows) for column in columns]
+        result = self._kernel(number, node, columns, rows, stats)
+        state.put(rows, result)
         stats.seconds += time.perf_counter() - started
         stats.rows += len(rows)
+        stats.nulls += len(rows) - int(np.count_nonzero(result.present))
 
     # Lazy ops
 
@@ -261,47 +262,64 @@ class Execution:
     ) -> Column:
         """A row kernel over columns: strict in null where the signature says so."""
         ready, status = ready_rows(rule.types(len(columns)), columns)
-        arguments = list(zip(*(_values(column) for column in columns), strict=True))
-        outcomes = [Outcome(None, Status(code)) for code in status]
+        values: list[Any] = [None] * len(ready)
+        codes: list[int] = status.tolist()
+        function, memo = kernel.function, self.memo
+        arguments = zip(*(_values(column) for column in columns), strict=True)
         deferred: dict[tuple[Any, ...], list[int]] = {}
-        for i in np.flatnonzero(ready).tolist():
-            args = arguments[i]
+        for i, (args, is_ready) in enumerate(zip(arguments, ready.tolist(), strict=True)):
+            if not is_ready:
+                continue
             key = (number, args) if kernel.keyed and _is_short(args) else None
-            known = self.memo.get(key) if key is not None else None
-            if known is not None:
+            outcome = memo.get(key) if key is not None else None
+            if outcome is not None:
                 stats.hits += 1
-                outcomes[i] = known
-                continue
-            result = kernel.function(*args, **options)
-            if result is DEFERRED:
-                deferred.setdefault(args, []).append(i)
-                continue
-            outcomes[i] = _finite(as_outcome(result))
-            if key is not None:
-                self.memo.put(key, outcomes[i])
-        if deferred:
-            self._finish(number, kernel, deferred, options, outcomes)
-            stats.deferred += len(deferred)
-        return Column.from_rows(outcomes, dtype_of(node.type))
+            else:
+                result = function(*args, **options)
+                if result is DEFERRED:
+                    deferred.setdefault(args, []).append(i)
+                    continue
+                outcome = _finite(as_outcome(result))
+                if key is not None:
+                    memo.put(key, outcome)
+            values[i], codes[i] = outcome
+        for args, outcome in self._finish(number, kernel, list(deferred), options, stats):
+            for i in deferred[args]:
+                values[i], codes[i] = outcome
+        return _column(values, codes, node.type)
 
     def _finish(
         self,
         number: int,
         kernel: RowKernel,
-        deferred: Mapping[tuple[Any, ...], list[int]],
+        keys: list[tuple[Any, ...]],
         options: dict[str, Any],
-        outcomes: list[Outcome],
-    ) -> None:
-        """The rows that need the slow half of a kernel, each distinct one once."""
+        stats: OpStats,
+    ) -> Iterator[tuple[tuple[Any, ...], Outcome]]:
+        """The distinct arguments that need the slow half of a kernel, each with its outcome."""
+        if not keys:
+            return
         assert kernel.finish is not None and self.pool is not None
-        keys = list(deferred)
-        results = self.pool.map(kernel.finish, [(*key, options) for key in keys])
-        for key, result in zip(keys, results, strict=True):
+        disk = self.memo.disk
+        found = {}
+        if disk is not None:
+            stored = ((key, disk.get(kernel.finish, (*key, options))) for key in keys)
+            found = {key: outcome for key, outcome in stored if outcome is not None}
+        todo = [key for key in keys if key not in found]
+        stats.hits += len(found)
+        stats.deferred += len(todo)
+        for key, result in zip(
+            todo, self.pool.map(kernel.finish, [(*key, options) for key in todo]), strict=True
+        ):
             outcome = _finite(as_outcome(result))
-            if kernel.keyed and outcome.status != Status.TIMEOUT and _is_short(key):
+            found[key] = outcome
+            if outcome.status == Status.TIMEOUT:
+                stats.kills += 1
+            elif kernel.keyed and _is_short(key):
                 self.memo.put((number, key), outcome)
-            for i in deferred[key]:
-                outcomes[i] = outcome
+            if disk is not None:
+                disk.put(kernel.finish, (*key, options), outcome)
+        yield from found.items()
 
 
 @contextmanager
@@ -338,13 +356,32 @@ def _as_type(column: Column, rows: Mask, type_: Type) -> Column:
 
 
 def _is_short(args: tuple[Any, ...]) -> bool:
-    return sum(len(arg) for arg in args if isinstance(arg, str)) <= MAX_MEMO_KEY_CHARS
+    size = 0
+    for arg in args:
+        if isinstance(arg, str):
+            size += len(arg)
+    return size <= MAX_MEMO_KEY_CHARS
+
+
+def _column(values: list[Any], codes: list[int], type_: Type) -> Column:
+    """A column of plain values, None where there is none, and their status."""
+    dtype = dtype_of(type_)
+    present = np.fromiter((value is not None for value in values), bool, len(values))
+    filled = values
+    if dtype is not object and not present.all():
+        filler = _filler(type_)
+        filled = [filler if value is None else value for value in values]
+    array = np.empty(len(values), dtype)
+    array[:] = filled  # an array of objects stays one, whatever they are
+    return Column(array, present, np.array(codes, np.uint8))
 
 
 def _finite(outcome: Outcome) -> Outcome:
     """A number that a float cannot hold is no value."""
-    value = outcome.value
+    value = outcome[0]
     if value is None or isinstance(value, bool | str):
+        return outcome
+    if isinstance(value, float) and math.isfinite(value):
         return outcome
     try:
         as_float = float(value)

@@ -19,10 +19,11 @@ from grpo_rewards.build import ruleset_of
 from grpo_rewards.check import checked
 from grpo_rewards.columns import Column
 from grpo_rewards.errors import BatchError, Finding, Place, RewardError, RulesetError, Source
-from grpo_rewards.execute import Execution, Memo, Pool
+from grpo_rewards.execute import Execution, Pool
 from grpo_rewards.extern import fingerprints, load_functions
 from grpo_rewards.graph import Graph, TestCase
 from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
+from grpo_rewards.memo import Memo
 from grpo_rewards.parse import Parsed, parse_all
 from grpo_rewards.plan import Plan
 from grpo_rewards.scores import Scores

@@ -224,7 +224,8 @@ class _Run:
                 self._died(worker, job)
 
     def _listen(self) -> None:
-        for connection in wait(list(self._held), timeout=self._patience()):
+        ready: list[Any] = wait(list(self._held), timeout=self._patience())
+        for connection in ready:
             worker, job = self._held[connection]
             try:
                 while connection in self._held and connection.poll():
