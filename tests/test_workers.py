@@ -124,8 +124,9 @@ def _gone(pids: list[int], patience_s: float = 30) -> bool:
 linux = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from grpo_rewards.workers import Workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 workers = Workers(processes=2, deadline_s=600)
 workers.map(divmod, [(7, 2)] * 9)
 print("ready", flush=True)
