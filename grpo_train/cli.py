@@ -50,6 +50,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
+    except SystemExit as done:
+        if not done.code and "grpo_train.distributed" in sys.modules:
+            sys.modules["grpo_train.distributed"].leave_processes()
+        raise
     except (ConfigError, DataError) as error:
         _fail(error, 2)
     except TrainError as error:
