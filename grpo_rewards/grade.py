@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grpo_rewards.columns import Outcome, Status
+from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.errors import BatchError
 from grpo_rewards.rules import equal
 from grpo_rewards.rules.equal import Gold, Verdict, compile_gold
@@ -125,9 +125,9 @@ def _settled(result: Outcome | Status, verdict: Verdict) -> Verdict:
 
 
 def _grade(verdict: Verdict, gold: Gold) -> Grade:
-    start = getattr(verdict.answer, "start", None)
-    answer = None if verdict.answer is None else str(verdict.answer)
-    end = None if start is None or answer is None else start + len(answer)
+    answer, start, end = verdict.answer, None, None
+    if isinstance(answer, Span):
+        start, end, answer = answer.start, answer.end, str(answer)
     return Grade(
         verdict.value, verdict.reason, verdict.rung, verdict.status, answer, gold.text, start, end
     )

@@ -74,7 +74,7 @@ def _exact_before(text: str, found: str) -> str:
 
 def _several(text: str, gold: Gold) -> str | None:
     """Adjacent boxes joined, where the gold is a list of that length."""
-    if text.count("boxed") < 2 or gold.tree is None or gold.tree.op not in ("list", "set"):
+    if gold.tree is None or gold.tree.op not in ("list", "set") or text.count("boxed") < 2:
         return None
     wanted = len(gold.tree.args)
     found = places.boxes(text)[-wanted:]

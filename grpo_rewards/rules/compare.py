@@ -48,6 +48,11 @@ class Policy(NamedTuple):
     evaluate: bool = False
     positive: bool = False
 
+    @property
+    def exact(self) -> bool:
+        """Whether no tolerance was asked for."""
+        return self.decimals is None and self.rtol is None
+
     def near(self, answer: Fraction, gold: Fraction) -> bool:
         """Whether two numbers agree within the tolerance that was asked for."""
         gap = abs(answer - gold)

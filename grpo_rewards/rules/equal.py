@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
@@ -40,8 +40,7 @@ from grpo_rewards.rules.writing import (
 Extract = Literal["auto", "none"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`value` is True, False, or None: null (by `status`), or undecided where `rung` is "pass"."""
 
     value: bool | None
@@ -58,7 +57,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """A gold, read once and reusable: its text, plain writing, number, tree and letter."""
+    """A gold, read once and reusable: its text, plain writing, number, tree and letter, and the
+    integer where it is nothing else."""
 
     source: str
     text: str
@@ -68,6 +68,7 @@ class Gold:
     letter: str | None
     is_text: bool
     problem: str
+    whole: int | None = None
 
     @property
     def is_readable(self) -> bool:
@@ -114,7 +115,9 @@ def compile_gold(gold: str) -> Gold:
         problem = "nothing there"
     if _NOTE.fullmatch(plain):
         problem = "a note, not an answer"
-    return Gold(str(gold), str(text), plain, number, tree, letter, is_text, problem)
+    return Gold(
+        str(gold), str(text), plain, number, tree, letter, is_text, problem, numbers.whole(plain)
+    )
 
 
 def _gold_text(gold: str) -> str:
@@ -172,30 +175,34 @@ def equal(
     if found is None or not found.strip():
         return Verdict(False, Status.MISSING, "extract", "there is no answer")
     policy = Policy(units, decimals, rtol, int(figures), evaluate, positive)
-    value, status, rung, reason = _climb(normalised(found), found, known, policy)
-    return Verdict(value, status, rung, reason, found)
+    return Verdict(*_climb(normalised(found), found, known, policy), found)
 
 
 def _same_writing(plain: str, gold: Gold) -> bool:
     return any(map(str.isalnum, plain)) and squeezed(plain) == squeezed(gold.plain)
 
 
-def _climb(
-    plain: str, source: str, gold: Gold, policy: Policy
-) -> tuple[bool | None, Status, str, str]:
-    if plain == gold.plain or squeezed(plain) == squeezed(gold.plain):
-        return True, Status.OK, "text", "the same text"
+_Step = tuple[bool | None, Status, str, str]
+_SAME_TEXT: Final[_Step] = (True, Status.OK, "text", "the same text")
+_SAME_NUMBER: Final[_Step] = (True, Status.OK, "number", "the same number")
+_OTHER_NUMBER: Final[_Step] = (False, Status.OK, "number", "another number")
+
+
+def _climb(plain: str, source: str, gold: Gold, policy: Policy) -> _Step:
+    if plain == gold.plain:
+        return _SAME_TEXT
+    if gold.whole is not None and policy.exact:
+        whole = numbers.whole(plain)
+        if whole is not None:
+            return _SAME_NUMBER if whole == gold.whole else _OTHER_NUMBER
+    if squeezed(plain) == squeezed(gold.plain):
+        return _SAME_TEXT
     if len(plain) > MAX_ANSWER_CHARS and not re.fullmatch(r"-?\d*\.?\d+", plain):
         return False, Status.TOO_LARGE, "guard", "the answer is too long"
     if gold.number is not None:
         by_number = _by_number(stand_in(plain), gold.number, policy)
         if by_number is not None:
-            return (
-                by_number,
-                Status.OK,
-                "number",
-                "the same number" if by_number else "another number",
-            )
+            return _SAME_NUMBER if by_number else _OTHER_NUMBER
     by_time = _by_time(plain, gold.plain)
     if by_time is not None:
         return by_time, Status.OK, "number", "times of day"
@@ -259,7 +266,7 @@ def _minutes(found: re.Match[str]) -> int:
     return hour * 60 + int(found[2])
 
 
-def _by_tree(plain: str, gold: Gold, policy: Policy) -> tuple[bool | None, Status, str, str]:
+def _by_tree(plain: str, gold: Gold, policy: Policy) -> _Step:
     read = parse(stand_in(plain))
     if not isinstance(read, Node):
         return False, Status.UNPARSED, "tree", f"the answer cannot be read: {read.reason}"
@@ -269,7 +276,7 @@ def _by_tree(plain: str, gold: Gold, policy: Policy) -> tuple[bool | None, Statu
     return _RESULTS[rung]
 
 
-_RESULTS: Final[dict[Rung, tuple[bool | None, Status, str, str]]] = {
+_RESULTS: Final[dict[Rung, _Step]] = {
     Rung.TREE: (True, Status.OK, "tree", "the same expression"),
     Rung.VALUE: (True, Status.OK, "numeric", "the same value"),
     Rung.SHAPE: (False, Status.OK, "tree", "of another kind"),

@@ -68,12 +68,14 @@ def boxed(text: str, *, which: str = "last") -> Span | None:
     ('\\frac{1}{2}', '1')
     """
     found = _first_box(text) if which == "first" else _last_box(text)
-    if found is None:
-        return None
-    end = _closing(text, found)
+    return None if found is None else _content(text, found)
+
+
+def _content(text: str, opened: re.Match[str]) -> Span | None:
+    end = _closing(text, opened)
     if end is None:
         return None
-    content = Span.cut(text, found.end(), end)
+    content = Span.cut(text, opened.end(), end)
     return boxed(content) or content if "\\" in content and _BOX.search(content) else content
 
 
@@ -83,6 +85,8 @@ def _first_box(text: str) -> re.Match[str] | None:
 
 def _last_box(text: str) -> re.Match[str] | None:
     """The last opening of a box: `\\boxed` wherever it stands, its rarer names near the end."""
+    if "box" not in text:
+        return None
     at = text.rfind("\\boxed")
     found = _BOX.match(text, at) if at >= 0 else None
     start = max(found.end() if found else 0, len(text) - MAX_ANSWER_TAIL_CHARS)
@@ -264,14 +268,15 @@ def marked(text: str) -> Span | None:
     >>> marked("6 or 7? #### 6"), marked("6 or 7?")
     ('6', None)
     """
-    box = boxed(text)
     spoken = tag(text, "answer") if "</answer>" in text else None
     if spoken is not None:
         return boxed(spoken) or said(spoken) or spoken
-    if box is not None:
-        return box
     opened = _last_box(text)
-    if opened is not None:  # never closed: an answer that cannot be read, not another one
+    if opened is not None:
+        box = _content(text, opened)
+        if box is not None:
+            return box
+        # never closed: an answer that cannot be read, not another one
         return Span.cut(text, opened.end(), min(len(text), opened.end() + MAX_ANSWER_CHARS + 1))
     if "####" in text:
         hashed = after(text, "####")

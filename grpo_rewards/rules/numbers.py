@@ -87,6 +87,18 @@ def read(text: str) -> Number | None:
     return _number(found) if found else None
 
 
+def whole(text: str) -> int | None:
+    """The integer that a text is, digits and a sign alone; None for any other writing.
+
+    >>> whole("-12"), whole("1,200"), whole("12.0")
+    (-12, None, None)
+    """
+    if len(text) > limits.MAX_NUMBER_DIGITS or not text.isascii():
+        return None
+    digits = text[1:] if text[:1] == "-" else text
+    return int(text) if digits.isdigit() else None
+
+
 def _whole(digits: str, negative: bool) -> Number | None:
     if len(digits) <= limits.MAX_NUMBER_DIGITS:
         return Number(Fraction(-int(digits) if negative else int(digits)), figures=len(digits))
