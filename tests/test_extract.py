@@ -92,3 +92,20 @@ def test_megabytes_take_a_moment() -> None:
         for find in FINDERS[:-1]:  # a user's pattern is linear too, but may match a million times
             find(text)
         assert time.perf_counter() - start < 60, piece  # a hang, not a busy machine
+
+
+SAYINGS = st.lists(
+    st.sampled_from(
+        ["answer", "the ", "is", " ", ": ", "final ", "=", "Result", "答案", "是", "ANSWERS", "\n"]
+        + ["solution", "resolution", "réponse", "Respuesta", "**", "42", "İ", "option ", "ſ"]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(SAYINGS)
+@settings(max_examples=2000)
+def test_the_last_announcement_is_that_of_a_whole_scan(text: str) -> None:
+    expected = [found.end() for found in extract._SAID.finditer(text)]
+    found = extract._last_said(text)
+    assert (None if found is None else found.end()) == (expected[-1] if expected else None)

@@ -29,6 +29,10 @@ _SAID: Final = re.compile(
     r"|choice|either|the\s+number|approximately|about))?"
     r"|[:=：](?![:=]))"
 )
+#: What `_SAID` finds begins with one of these, but for an adjective before it.
+_SAYING: Final = (
+    "answer", "result", "solution", "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort"
+)  # fmt: skip
 _MATH: Final = re.compile(
     r"\\\[(?P<a>.{1,4000}?)\\\]|\\\((?P<b>.{1,4000}?)\\\)"
     r"|\$\$(?P<c>[^$]{1,4000})\$\$|(?<![\\$])\$(?P<d>(?:[^$\\]|\\.){1,4000})\$",
@@ -292,15 +296,29 @@ def said(text: str) -> Span | None:
     ('42', '7')
     """
     text = tail(text)
-    found = None
-    for found in _SAID.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
+    found = _last_said(text)
     if found is None:
         return _after_label(text)
     start = found.end()
     while start < len(text) and text[start] in _MARKS:
         start += 1
     return _clause(text, start) or None
+
+
+def _last_said(text: str) -> re.Match[str] | None:
+    """The last announcement: tried at the last of its words, and everywhere where these fail."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        end = len(text)
+        for _ in range(4):
+            end = max(lowered.rfind(word, 0, end) for word in _SAYING)
+            found = _SAID.match(text, end) if end >= 0 else None
+            if found is not None or end < 0:
+                return found
+    found = None
+    for found in _SAID.finditer(text):  # noqa: B007 - the last one is wanted
+        pass
+    return found
 
 
 def _after_label(text: str) -> Span | None:
