@@ -4,7 +4,7 @@
 
 Regime: one process, one thread, each distinct gold read once by both sides. Accuracy counts a row
 as right when "correct is True" agrees with the label; *core* leaves out the rows on which the
-sources disagree. Speeds are medians over chunks of 100 rows, so that a busy machine slows both.
+sources disagree. Speeds are medians over batches of 512 rows, so that a busy machine slows both.
 Ends in one line of JSON.
 """
 
@@ -31,7 +31,7 @@ from grpo_rewards.grade import grade_batch
 from grpo_rewards.rules.equal import compile_gold
 
 Row = dict[str, Any]
-CHUNK = 100
+CHUNK = 512  # a scorer's batch
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 

@@ -31,7 +31,8 @@ _SAID: Final = re.compile(
 )
 #: What `_SAID` finds begins with one of these, but for an adjective before it.
 _SAYING: Final = (
-    "answer", "result", "solution", "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort"
+    "answer", "result", "solution",
+    "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort",
 )  # fmt: skip
 _MATH: Final = re.compile(
     r"\\\[(?P<a>.{1,4000}?)\\\]|\\\((?P<b>.{1,4000}?)\\\)"
