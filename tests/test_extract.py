@@ -96,8 +96,8 @@ def test_megabytes_take_a_moment() -> None:
 
 SAYINGS = st.lists(
     st.sampled_from(
-        "answer|the |is| |: |final |=|Result|答案|是|ANSWERS|\n|solution|resolution|réponse|Respuesta"
-        "|**|42|İ|option |ſ".split("|")
+        "answer|the |is| |: |final |=|Result|答案|是|ANSWERS|\n|solution|resolution|réponse"
+        "|Respuesta|**|42|İ|option |ſ".split("|")
     ),
     max_size=10,
 ).map("".join)
