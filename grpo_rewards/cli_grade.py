@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +16,7 @@ from grpo_rewards.dataset import open_dataset
 from grpo_rewards.errors import RewardError
 from grpo_rewards.explain import shorten
 from grpo_rewards.grade import Grade, check_golds, grade_batch
+from grpo_rewards.rules.equal import equal
 from grpo_rewards.rules.format import Format, Match
 from grpo_rewards.terminal import AsJson, File, err, opened, out, print_json
 
@@ -20,7 +24,9 @@ from grpo_rewards.terminal import AsJson, File, err, opened, out, print_json
 def grade(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE]", help="Cases: gold, pred and expect, as JSONL or Parquet."),
+        typer.Argument(
+            metavar="[FILE]", help="Cases: gold, pred, expect (true, false) and options."
+        ),
     ] = None,
     gold: Annotated[str | None, typer.Option("--gold", help="The right answer.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A completion or an answer.")] = None,
@@ -62,10 +68,11 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 def _grade_file(file: Path, as_json: bool) -> None:
     rows = _rows(file)
-    lacking = {"gold", "pred", "expect"} - set(rows[0])
+    answer = "answer" if rows and "answer" in rows[0] else "pred"
+    lacking = {"gold", answer, "expect"} - set(rows[0] if rows else ())
     if lacking:
         raise RewardError(f"{file}: cases have gold, pred and expect; `{min(lacking)}` is missing")
-    grades = grade_batch([str(row["gold"]) for row in rows], [str(row["pred"]) for row in rows])
+    grades = _grades(rows, answer, file)
     failures = [i for i, row in enumerate(rows) if (grades[i].correct is True) != row["expect"]]
     if as_json:
         print_json(
@@ -77,11 +84,28 @@ def _grade_file(file: Path, as_json: bool) -> None:
             row, found = rows[i], grades[i]
             name = row.get("id", i)
             out.print(
-                f"{name}: gold {shorten(str(row['gold']))!r}, pred {shorten(str(row['pred']))!r}: "
+                f"{name}: gold {shorten(str(row['gold']))!r}, "
+                f"answer {shorten(str(row[answer]))!r}: "
                 f"{found.correct}, expected {row['expect']} ({found.reason})",
                 markup=False,
             )
     raise typer.Exit(1 if failures else 0)
+
+
+def _grades(rows: Sequence[dict[str, Any]], answer: str, file: Path) -> list[Grade]:
+    """One grade a row, by the options that it brings."""
+    alike: defaultdict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        alike[json.dumps(row.get("options") or {}, sort_keys=True)].append(i)
+    grades: dict[int, Grade] = {}
+    for text, places in alike.items():
+        options = json.loads(text)
+        for name in set(options) - set(inspect.signature(equal).parameters):
+            raise RewardError(f"{file}: case {places[0]}: math.equal has no option `{name}`")
+        golds = ["" if rows[i]["gold"] is None else str(rows[i]["gold"]) for i in places]
+        texts = [None if rows[i][answer] is None else str(rows[i][answer]) for i in places]
+        grades.update(zip(places, grade_batch(golds, texts, **options), strict=True))
+    return [grades[i] for i in range(len(rows))]
 
 
 def _failure(row: dict[str, Any], found: Grade) -> dict[str, Any]:

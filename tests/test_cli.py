@@ -220,6 +220,23 @@ def test_a_case_file_is_graded_by_kind(tmp_path: Path) -> None:
     assert "missed" in run("grade", path).stdout
 
 
+def test_a_case_brings_its_options(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    rows = [
+        {"gold": "1/3", "answer": "0.333", "expect": True, "options": {"decimals": 3}},
+        {"gold": "1/3", "answer": "0.333", "expect": False, "options": None},
+        {"gold": None, "answer": None, "expect": False, "options": {}},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("grade", path).returncode == 0
+    path.write_text(json.dumps({**rows[0], "options": {"digits": 3}}))
+    assert "math.equal has no option `digits`" in run("grade", path).stderr
+
+
+def test_the_cases_of_this_project_are_graded_by_the_command() -> None:
+    assert run("grade", Path(__file__).parent / "cases" / "math.jsonl").returncode == 0
+
+
 def test_golds_are_checked_beforehand(tmp_path: Path) -> None:
     path = tmp_path / "golds.jsonl"
     path.write_text('{"gold": "4"}\n{"gold": "see figure"}\n')
