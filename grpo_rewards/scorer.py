@@ -23,7 +23,7 @@ from grpo_rewards.execute import Execution, Pool
 from grpo_rewards.extern import fingerprints, load_functions
 from grpo_rewards.graph import Graph, TestCase
 from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
-from grpo_rewards.memo import Memo
+from grpo_rewards.memo import DiskMemo, Memo
 from grpo_rewards.parse import Parsed, parse_all
 from grpo_rewards.plan import Plan
 from grpo_rewards.scores import Scores
@@ -45,7 +45,8 @@ class Scorer:
     Thread-safe, and picklable (it travels as its tree). `workers` is the number of processes for
     work of doubtful length (SymPy); 0 does that work in the calling process, within the counted
     bounds alone. `functions` are those of `extern` statements, by target; with `allow_extern` the
-    ones that are not given are imported. Use it as a context manager, or call `close`, to end the
+    ones that are not given are imported. `memo` names a folder that keeps what slow work came to,
+    for other runs and processes. Use it as a context manager, or call `close`, to end the
     processes early.
     """
 
@@ -57,6 +58,7 @@ class Scorer:
         workers: int = 1,
         allow_extern: bool = False,
         functions: Mapping[str, Any] | None = None,
+        memo: str | Path | None = None,
     ) -> None:
         self._parsed = parsed
         self._params = dict(params or {})
@@ -66,7 +68,9 @@ class Scorer:
         # after the check: what is wrong with the text is told before any code is loaded
         self._functions.update(load_functions(parsed, functions or {}, allow=allow_extern))
         self._plan = Plan.of(self._graph, self._graph.columns)
-        self._memo = Memo()
+        self._memo_folder = memo
+        disk = None if memo is None else DiskMemo(memo, versions=sorted(self.engine.items()))
+        self._memo = Memo(disk=disk)
         self._pool: Pool | None = None
         self._lock = threading.RLock()
 
@@ -147,7 +151,7 @@ class Scorer:
         """Runs a batch and gives its scores, whatever else its plan puts out."""
         outputs = execution.run()
         named = {name: outputs[name] for name in self._graph.columns}
-        return Scores(named, self.hash, self.engine, _seconds_by_output(execution))
+        return Scores(named, self.hash, self.engine, _seconds_by_output(execution), execution.stats)
 
     def execute(
         self, plan: Plan, columns: Mapping[str, Any], *, needs_groups: bool = False
@@ -229,6 +233,8 @@ class Scorer:
             pool, self._pool = self._pool, None
         if isinstance(pool, Workers):
             pool.close()
+        if self._memo.disk is not None:
+            self._memo.disk.close()
 
     def __enter__(self) -> Scorer:
         return self
@@ -237,13 +243,18 @@ class Scorer:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[..., Scorer], tuple[Any, ...]]:
-        return _rebuild, (self._parsed, self._params, self._workers, self._functions)
+        state = (self._parsed, self._params, self._workers, self._functions, self._memo_folder)
+        return _rebuild, state
 
 
 def _rebuild(
-    parsed: Parsed, params: dict[str, Any], workers: int, functions: dict[str, Any]
+    parsed: Parsed,
+    params: dict[str, Any],
+    workers: int,
+    functions: dict[str, Any],
+    memo: str | Path | None,
 ) -> Scorer:
-    return Scorer(parsed, params=params, workers=workers, functions=functions)
+    return Scorer(parsed, params=params, workers=workers, functions=functions, memo=memo)
 
 
 def _seconds_by_output(execution: Execution) -> dict[str, float]:
@@ -263,6 +274,7 @@ def load(
     params: Mapping[str, Any] | None = None,
     workers: int = 1,
     allow_extern: bool = False,
+    memo: str | Path | None = None,
 ) -> Scorer:
     """The scorer of a `.reward` file. RulesetError tells everything that is wrong with it.
 
@@ -270,7 +282,7 @@ def load(
     `allow_extern` lets the file run the Python functions that its `extern` statements name.
     """
     parsed = parse_file(path)
-    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern)
+    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern, memo=memo)
 
 
 def parse_file(path: str | Path, *, text: str | None = None) -> Parsed:
@@ -325,10 +337,11 @@ def loads(
     params: Mapping[str, Any] | None = None,
     workers: int = 1,
     allow_extern: bool = False,
+    memo: str | Path | None = None,
 ) -> Scorer:
     """The scorer of a ruleset given as text; see `load`."""
     parsed = parse_all(text, name=name)
-    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern)
+    return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern, memo=memo)
 
 
 def compile(  # the field's word, as in re.compile
@@ -338,6 +351,7 @@ def compile(  # the field's word, as in re.compile
     params: Mapping[str, Any] | None = None,
     workers: int = 1,
     bounds: tuple[float, float] | None = None,
+    memo: str | Path | None = None,
     **scores: Any,
 ) -> Scorer:
     """The scorer of expressions built in Python: `gr.compile(correct=…, reward=…)`.
@@ -348,7 +362,7 @@ def compile(  # the field's word, as in re.compile
     ruleset = ruleset_of(scores, reward, name=name, bounds=bounds)
     functions = {item.target: item.function for item in ruleset.of(x.Extern)}
     parsed = parse_all(str(ruleset), name=name or "ruleset")
-    return Scorer(parsed, params=params, workers=workers, functions=functions)
+    return Scorer(parsed, params=params, workers=workers, functions=functions, memo=memo)
 
 
 @functools.cache

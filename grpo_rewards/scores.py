@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_rewards.columns import Column, Status
+from grpo_rewards.execute import OpStats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,12 +34,14 @@ class Scores:
     """The scores of one batch: `columns` in the ruleset's order, the reward last.
 
     Indexing gives plain arrays: `scores["correct"]` [B] bool, or float64 with NaN for null.
+    `ops` says what each op of the plan cost, by its number in the graph.
     """
 
     columns: Mapping[str, Column]
     hash: str
     engine: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    ops: Mapping[int, OpStats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns["reward"])
