@@ -80,7 +80,7 @@ def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> C
             row = _value(value, spec.type)
         except TypeError as error:
             message = f"column `{source}`, row {i}: {error}, but the ruleset takes {spec.type}"
-            raise BatchError(message) from None
+            raise BatchError(message, row=i) from None
         if isinstance(row, str) and len(row) > limit:
             # the blame rule: a completion is cut off with an error, a gold is no gold
             fault = Status.TOO_LARGE if spec.level == Level.ROW else Status.UNPARSED

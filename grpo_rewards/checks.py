@@ -20,6 +20,7 @@ from grpo_rewards.columns import Column
 from grpo_rewards.execute import Execution
 from grpo_rewards.graph import CheckCase
 from grpo_rewards.plan import Plan
+from grpo_rewards.rules.dataset import restore, saved
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import Scores
 
@@ -63,6 +64,15 @@ class Checks:
             arguments = [execution.need(n, everything) for n in self.scorer.graph[part].args]
             accumulator.add(*arguments, groups=execution.groups)
         return scores
+
+    def state(self) -> dict[str, Any]:
+        """What was added up so far, as plain values; see `restore`."""
+        return {str(part): saved(found) for part, found in self._accumulators.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the `state` of another `Checks` of the same ruleset."""
+        for part, accumulator in self._accumulators.items():
+            restore(accumulator, state[str(part)])
 
     def results(self) -> list[CheckResult]:
         """Every check of the ruleset, in order, over all that was scored."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from grpo_rewards import cli_audit, cli_fuzz, cli_grade, cli_lsp, cli_report, cli_serve
+from grpo_rewards import cli_audit, cli_fuzz, cli_grade, cli_lsp, cli_report, cli_score, cli_serve
 from grpo_rewards.check import check as check_ruleset
-from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.errors import RewardError
 from grpo_rewards.explain import explain_row
 from grpo_rewards.fmt import format_text
 from grpo_rewards.graph import Graph
 from grpo_rewards.look import completion_text, look, marked, marks, remarks
-from grpo_rewards.offline import Totals, read_row, score_file
+from grpo_rewards.offline import read_row
 from grpo_rewards.rules import CATALOG
 from grpo_rewards.ruletest import TestResult, run_tests
 from grpo_rewards.scorer import parse_file, read_text
@@ -186,110 +182,6 @@ def _show_test(path: Path, result: TestResult) -> None:
 
 
 @app.command()
-def score(
-    ruleset: File,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL (.gz, .zst) or Parquet.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="JSONL or Parquet; by its ending."),
-    ] = None,
-    mapping: Mapping = None,
-    settings: Settings = None,
-    group: Annotated[
-        str | None, typer.Option("--group", metavar="COLUMN", help="Group ids, one per prompt.")
-    ] = None,
-    step: Step = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Score this many rows.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes for slow checks; 0: none.")] = 1,
-    skip_bad_lines: Annotated[
-        bool, typer.Option("--skip-bad-lines", help="Count unreadable lines instead of stopping.")
-    ] = False,
-    run_checks: Annotated[
-        bool, typer.Option("--check", help="Assert the ruleset's `check` statements.")
-    ] = False,
-    allow_extern: AllowExtern = False,
-    as_json: AsJson = False,
-) -> None:
-    """Score a dataset: the input's columns, then one per score, the reward and their status."""
-    with (
-        opened(ruleset, settings, workers, allow_extern=allow_extern) as scorer,
-        _progress(data, not as_json) as advance,
-    ):
-        checks = Checks(scorer) if run_checks else None
-        totals = score_file(
-            scorer,
-            data,
-            output,
-            mapping=pairs(mapping, "--map"),
-            group=group,
-            step=step,
-            limit=limit,
-            on_bad_line="skip" if skip_bad_lines else "error",
-            checks=checks,
-            progress=advance,
-        )
-    results = checks.results() if checks else []
-    if as_json:
-        shown = [dataclasses.asdict(result) for result in results]
-        print_json({**_totals_json(totals, scorer.hash, output), "checks": shown})
-    else:
-        out.print(_totals_table(totals))
-        out.print(f"{totals.rows:,} rows" + (f" → {output}" if output else ""), markup=False)
-        for result in results:
-            _show_check(result)
-    raise typer.Exit(0 if all(result.verdict for result in results) else 1)
-
-
-def _show_check(result: CheckResult) -> None:
-    """`check signal failed: group.fraction_zero_std(reward) <= 0.8`, and the values beneath."""
-    verdict = {True: "holds", False: "failed", None: "has no answer"}[result.verdict]
-    console = out if result.verdict else err
-    console.print(f"check {result.name} {verdict}: {result.text}", markup=False)
-    for text, value in result.values.items():
-        console.print(f"  {text} = {'null' if value is None else f'{value:.6g}'}", markup=False)
-
-
-@contextmanager
-def _progress(data: Path, visible: bool) -> Iterator[Any]:
-    """A bar of rows on standard error."""
-    from grpo_rewards.dataset import open_dataset
-
-    columns = (
-        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, disable=not visible, transient=True) as bar:
-        total = open_dataset(data).count() if visible and err.is_terminal else None
-        task = bar.add_task("score", total=total)
-        yield lambda rows: bar.advance(task, rows)
-
-
-def _totals_table(totals: Totals) -> Table:
-    table = Table()
-    table.add_column("score")
-    for heading in ("mean", "std", "null", "error", "seconds"):
-        table.add_column(heading, justify="right")
-    for row in totals.summary():
-        cells = (f"{row.mean:.4f}", f"{row.std:.4f}", f"{row.null:,}", f"{row.error:,}")
-        style = "bold" if row.name == "reward" else None
-        table.add_row(row.name, *cells, f"{row.seconds:.2f}", style=style)
-    return table
-
-
-def _totals_json(totals: Totals, digest: str, output: Path | None) -> dict[str, Any]:
-    rows = {
-        row.name: {
-            "mean": row.mean, "std": row.std, "null": row.null, "error": row.error,
-            "seconds": round(row.seconds, 4),
-        }
-        for row in totals.summary()
-    }  # fmt: skip
-    return {"rows": totals.rows, "hash": digest, "output": str(output or ""), "scores": rows}
-
-
-@app.command()
 def explain(
     ruleset: File,
     data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A dataset.")] = None,
@@ -358,6 +250,7 @@ def rules(
 for command in (cli_audit.attack, cli_audit.diff, cli_audit.calibrate, cli_grade.grade):
     app.command()(command)
 app.command(name="format")(cli_grade.show_format)
+app.command()(cli_score.score)
 app.command()(cli_serve.serve)
 app.command()(cli_fuzz.fuzz)
 app.command()(cli_report.report)

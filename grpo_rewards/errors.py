@@ -125,7 +125,12 @@ class RulesetTypeError(RulesetError):
 
 
 class BatchError(RewardError, ValueError):
-    """Columns that cannot be scored: one is missing, lengths differ, a file cannot be read."""
+    """Columns that cannot be scored: one is missing, lengths differ, a file cannot be read. `row`
+    is the row of the batch that is wrong, where it is one."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        self.row = row
+        super().__init__(message)
 
 
 class RuleError(RewardError):

@@ -24,6 +24,12 @@ MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
 MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory
 MAX_MEMO_MB = 1_024  # of a memo on disk
 
+# Datasets in files.
+MAX_LINE_MB = 256  # of one row; a longer line is no line, and it has to fit in memory
+MAX_BATCH_MB = 16  # of rows that are scored together; fewer where rows are large
+MAX_GROUP_ROWS = 100_000  # of one group; more is a column that names no prompts
+MAX_ROW_GROUP_MB = 64  # of Parquet that is written at once
+
 # Worker processes.
 MAX_WORKER_MB = 1_024  # that one may map beyond its libraries; SymPy needs about a tenth
 MAX_DEATHS = 3  # of workers at one item before it counts as lost; somebody else may kill one

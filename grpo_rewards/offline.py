@@ -1,76 +1,45 @@
-"""Scoring a whole file: rows in, rows and scores out, a summary at the end."""
+"""Scoring a whole file: rows in, rows and scores out, a summary at the end; from any place on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from grpo_rewards.checks import Checks
-from grpo_rewards.columns import Column, Status
-from grpo_rewards.dataset import Writer, open_dataset
-from grpo_rewards.errors import BatchError
+from grpo_rewards.dataset import Batch, Position, Shard, open_dataset
+from grpo_rewards.errors import BatchError, RewardError, RuleError
+from grpo_rewards.journal import Journal
+from grpo_rewards.memo import code_digest
+from grpo_rewards.output import Output, open_output
 from grpo_rewards.scorer import Scorer
-from grpo_rewards.scores import Scores, Summary
+from grpo_rewards.scores import Scores
+from grpo_rewards.totals import Totals
 
 BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Running sums of one score over all batches (Chan's update for the variance)."""
+class Stopped(KeyboardInterrupt):
+    """An interrupt: `rows` scored rows are kept for `resume`."""
 
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    null: int = 0
-    error: int = 0
-    seconds: float = 0.0
-
-    def add(self, column: Column, seconds: float) -> None:
-        values = column.values[column.present].astype(np.float64)
-        absent = ~column.present
-        errors = int((absent & (column.status >= Status.TIMEOUT)).sum())
-        self.error += errors
-        self.null += int(absent.sum()) - errors
-        self.seconds += seconds
-        if len(values):
-            mean, n = float(values.mean()), len(values)
-            delta, total = mean - self.mean, self.count + n
-            self.squares += float(((values - mean) ** 2).sum()) + delta**2 * self.count * n / total
-            self.mean += delta * n / total
-            self.count = total
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        super().__init__(f"stopped; {rows:,} scored rows are kept")
 
 
-@dataclass(slots=True)
-class Totals:
-    """What scoring a file came to: `rows` scored and a summary per score, the reward last."""
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Which rows of a file are scored, and how. `mapping` binds inputs to columns, `group` names
+    the column of group ids; a `limit` counts rows of the shard."""
 
-    rows: int = 0
-    tallies: dict[str, _Tally] = field(default_factory=dict)
-
-    def add(self, scores: Scores) -> None:
-        self.rows += len(scores)
-        for name, column in scores.columns.items():
-            self.tallies.setdefault(name, _Tally()).add(column, scores.seconds.get(name, 0.0))
-
-    def summary(self) -> list[Summary]:
-        return [
-            Summary(
-                name,
-                self.rows,
-                tally.mean if tally.count else float("nan"),
-                (tally.squares / tally.count) ** 0.5 if tally.count else float("nan"),
-                tally.null,
-                tally.error,
-                tally.seconds,
-            )
-            for name, tally in self.tallies.items()
-        ]
+    mapping: Mapping[str, str] | None = None
+    group: str | None = None
+    step: float | None = None
+    limit: int | None = None
+    shard: Shard | None = None
+    on_bad_line: str = "error"
+    batch_rows: int = BATCH_ROWS
 
 
 def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) -> dict[str, str]:
@@ -99,39 +68,177 @@ def score_file(
     scorer: Scorer,
     source: Path,
     target: Path | None,
+    task: Task | None = None,
     *,
-    mapping: Mapping[str, str] | None = None,
-    group: str | None = None,
-    step: float | None = None,
-    limit: int | None = None,
-    on_bad_line: str = "error",
+    resume: bool = False,
     checks: Checks | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Totals:
-    """Scores every row of `source` into `target` (or nowhere). Atomic: a run that fails leaves no
-    file. `checks` are fed on the way. Raises BatchError in one line for whatever is wrong with the
-    data."""
-    dataset = open_dataset(source, on_bad_line=on_bad_line)
-    paths = column_paths(scorer, mapping or {}, dataset.fields())
-    if group is not None:
-        paths["group"] = group
-    totals = Totals()
-    meta = {"ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine}
-    writer = Writer(target, metadata=meta) if target is not None else None
-    ambient: dict[str, Any] = {} if step is None else {"step": step}
-    batches = dataset.batches(BATCH_ROWS, columns=paths, group=group)
-    with writer or nullcontext():
-        for batch in batches:
-            left = None if limit is None else limit - totals.rows
-            if left is not None and left <= 0:
+    """Scores the rows of `source` into `target` (or nowhere), in constant memory.
+
+    The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
+    `target`; with `resume` they are gone on from, and the file is what an uncut run gives, to the
+    byte. `checks` are fed on the way. Raises BatchError in one line for whatever is wrong with the
+    data, and `Stopped` for an interrupt.
+    """
+    run = _Run(scorer, source, target, task or Task(), checks)
+    try:
+        run.open(resume)
+        progress(run.totals.rows)
+        for rows in run.steps():
+            progress(rows)
+        return run.finish()
+    except KeyboardInterrupt:
+        raise Stopped(run.keep()) from None
+    except RewardError as error:
+        kept = run.keep()
+        if not kept:
+            raise
+        hint = f"{kept:,} scored rows are kept: go on with --resume"
+        raise type(error)(*_with_hint(error, hint)) from error
+    except BaseException:
+        run.keep()
+        raise
+
+
+def _with_hint(error: RewardError, hint: str) -> tuple[Any, ...]:
+    """The arguments of the same error with one more hint."""
+    if isinstance(error, RuleError):
+        return error.rule, error.row, f"{error.cause}\n  hint: {hint}"
+    return (f"{error}\n  hint: {hint}",)
+
+
+class _Run:
+    """One file being scored: where it is, what it came to, what is written."""
+
+    def __init__(
+        self, scorer: Scorer, source: Path, target: Path | None, task: Task, checks: Checks | None
+    ) -> None:
+        self._scorer = scorer
+        self._task = task
+        self._checks = checks
+        self.totals = Totals()
+        self._dataset = open_dataset(source, on_bad_line=task.on_bad_line)
+        self._paths = column_paths(scorer, task.mapping or {}, self._dataset.fields())
+        self._group = self._group_column()
+        self._position = Position()
+        self._journal: Journal | None = None
+        self._output: Output | None = None
+        self._complete = False
+        self._skipped_before = 0
+        if target is not None:
+            metadata = {"ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine}
+            self._metadata = metadata
+            self._output = open_output(target, self._dataset, scorer.graph, metadata)
+            self._journal = Journal(target, self._identity())
+
+    def _group_column(self) -> str | None:
+        """The column of group ids where groups have to be whole."""
+        needed = (self._checks or self._scorer).needs_groups
+        if needed and self._task.group is None:
+            raise BatchError(
+                "the ruleset looks at whole groups, and no column of group ids is named"
+                "\n  hint: name it with --group COLUMN"
+            )
+        return self._task.group if needed or self._task.shard is not None else None
+
+    def _identity(self) -> dict[str, Any]:
+        """All that the bytes of the output depend on, besides the rows."""
+        task = self._task
+        return {
+            "ruleset": self._scorer.hash,
+            "engine": {**self._scorer.engine, "rules": code_digest()},
+            "binding": self._paths,
+            "group": self._group,
+            "step": task.step,
+            "limit": task.limit,
+            "shard": None if task.shard is None else f"{task.shard.index + 1}/{task.shard.count}",
+            "batch size": task.batch_rows,
+            "kind of input": self._dataset.kind,
+            "checks": self._checks is not None,
+        }
+
+    def open(self, resume: bool) -> None:
+        """Begin, or take up what an earlier run left."""
+        state = self._journal.open(resume=resume) if self._journal is not None else None
+        if not state:
+            return
+        self._complete = bool(state.get("complete"))
+        if "position" not in state:  # a shard without rows
+            return
+        assert self._output is not None
+        self._position = Position(**state["position"])
+        self.totals.skipped = self._skipped_before = self._position.skipped
+        self.totals.restore(state["totals"])
+        self._output.restore(state["output"])
+        if self._checks is not None:
+            self._checks.restore(state["checks"])
+
+    def steps(self) -> Iterator[int]:
+        """Scores a batch at a time; the number of its rows."""
+        if self._complete:
+            return
+        batches = self._batches()
+        while True:
+            with self.totals.timed("read"):
+                batch = next(batches, None)
+            if batch is None:
                 break
-            part = batch if left is None or len(batch.rows) <= left else batch.head(left)
-            scores = (checks or scorer)(**part.columns, **ambient)
-            totals.add(scores)
-            if writer is not None:
-                writer.write(part.rows, scores.to_columns())
-            progress(len(part.rows))
-    return totals
+            with self.totals.timed("score"):
+                scores = self._scored(batch)
+                self.totals.add(scores)
+            with self.totals.timed("write"):
+                self._write(batch, scores)
+            yield len(batch)
+        self.totals.skipped = self._skipped_before + self._dataset.skipped
+
+    def _batches(self) -> Iterator[Batch]:
+        return self._dataset.batches(
+            self._task.batch_rows,
+            columns=self._paths,
+            group=self._group,
+            limit=self._task.limit,
+            shard=self._task.shard,
+            start=self._position,
+            seen=self._journal.groups() if self._journal is not None and self._group else b"",
+        )
+
+    def _scored(self, batch: Batch) -> Scores:
+        ambient = {} if self._task.step is None else {"step": self._task.step}
+        try:
+            return (self._checks or self._scorer)(**batch.columns, **ambient)
+        except BatchError as error:
+            if error.row is None:
+                raise
+            message = str(error).replace(f", row {error.row}:", ":", 1)  # of the batch
+            raise BatchError(f"{batch.place(error.row)}: {message}") from None
+        except RuleError as error:
+            cause = f"{error.cause} ({batch.place(error.row)})"
+            raise RuleError(error.rule, self._position.rows + error.row, cause) from error
+
+    def _write(self, batch: Batch, scores: Scores) -> None:
+        self._position = batch.end
+        if self._journal is None or self._output is None:
+            return
+        data = self._output.encode(batch, scores.to_columns())
+        state = {
+            "position": asdict(batch.end),
+            "totals": self.totals.state(),
+            "output": self._output.state(),
+            "checks": None if self._checks is None else self._checks.state(),
+        }
+        self._journal.add(len(batch), data, batch.groups, state)
+
+    def finish(self) -> Totals:
+        """The output appears."""
+        if self._journal is not None and self._output is not None:
+            with self.totals.timed("write"):
+                self._journal.finish(self._output.write, self._metadata)
+        return self.totals
+
+    def keep(self) -> int:
+        """The run fails: how many rows a later one need not score again."""
+        return 0 if self._journal is None else self._journal.keep()
 
 
 def read_rows(
@@ -146,13 +253,11 @@ def read_rows(
     columns by their paths."""
     dataset = open_dataset(source)
     paths = {**column_paths(scorer, mapping or {}, dataset.fields()), **(extra or {})}
-    rows: list[dict[str, Any]] = []
-    for batch in dataset.batches(BATCH_ROWS, columns=paths):
-        for i in range(len(batch.rows)):
-            rows.append({name: values[i] for name, values in batch.columns.items()})
-            if limit is not None and len(rows) >= limit:
-                return rows
-    return rows
+    return [
+        {name: values[i] for name, values in batch.columns.items()}
+        for batch in dataset.batches(BATCH_ROWS, columns=paths, limit=limit)
+        for i in range(len(batch))
+    ]
 
 
 def read_row(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One score over many rows. `mean` and `std` (population) are over the rows with a value."""
+    """One score over many rows. `mean` and `std` (population) are over the rows with a value;
+    `hits` rows were answered from memory, `kills` deadlines struck."""
 
     name: str
     rows: int
@@ -27,6 +28,8 @@ class Summary:
     null: int
     error: int
     seconds: float
+    hits: int = 0
+    kills: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

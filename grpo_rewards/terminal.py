@@ -69,10 +69,15 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
 
 @contextmanager
 def opened(
-    path: Path, settings: Sequence[str] | None, workers: int = 1, *, allow_extern: bool = False
+    path: Path,
+    settings: Sequence[str] | None,
+    workers: int = 1,
+    *,
+    allow_extern: bool = False,
+    memo: Path | None = None,
 ) -> Iterator[Scorer]:
     if allow_extern:
         sys.path.insert(0, str(path.resolve().parent))
     params = pairs(settings, "--set")
-    with load(path, params=params, workers=workers, allow_extern=allow_extern) as scorer:
+    with load(path, params=params, workers=workers, allow_extern=allow_extern, memo=memo) as scorer:
         yield scorer

@@ -14,7 +14,8 @@ Rows without a value do not count, except to `missing`. Where nothing counts the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,21 +84,29 @@ class Moments:
         self.low = min(self.low, float(values[0].min()))
         self.high = max(self.high, float(values[0].max()))
 
-
-class Mean(Moments):
-    def value(self) -> float | None:
+    def average(self) -> float | None:
+        """The mean of the first column."""
         if not self.count:
             return None
         return min(max(float(self.mean[0]), self.low), self.high)  # rounding stays inside
 
-
-class Std(Moments):
-    def value(self) -> float | None:
+    def spread(self) -> float | None:
+        """The population's standard deviation of the first column."""
         if not self.count:
             return None
         if self.low == self.high:
             return 0.0
         return float(np.sqrt(self.products[0, 0] / self.count))
+
+
+class Mean(Moments):
+    def value(self) -> float | None:
+        return self.average()
+
+
+class Std(Moments):
+    def value(self) -> float | None:
+        return self.spread()
 
 
 class Min(Moments):
@@ -156,3 +165,17 @@ class FractionZeroStd:
 
     def value(self) -> float | None:
         return self.alike / self.count if self.count else None
+
+
+def saved(accumulator: Any) -> dict[str, Any]:
+    """What an accumulator of this module holds, as plain values; see `restore`."""
+    found = {item.name: getattr(accumulator, item.name) for item in fields(accumulator)}
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
+
+
+def restore(accumulator: Any, state: dict[str, Any]) -> None:
+    """Make an accumulator what another one was when it was `saved`, to the last bit."""
+    for item in fields(accumulator):
+        value = state[item.name]
+        is_array = isinstance(getattr(accumulator, item.name), np.ndarray)
+        setattr(accumulator, item.name, np.array(value, np.float64) if is_array else value)
