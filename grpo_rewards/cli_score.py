@@ -185,7 +185,6 @@ def _table(totals: Totals, graph: Graph) -> Table:
 def _ops_table(totals: Totals, graph: Graph) -> Table:
     """A row per op; `slow` are the distinct items that went to the workers."""
     table = Table()
-    table.add_column("score", no_wrap=True)
     table.add_column("op", no_wrap=True)
     for heading in ("rows", "hits", "slow", "nulls", "kills", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -194,7 +193,7 @@ def _ops_table(totals: Totals, graph: Graph) -> Table:
         counts = (stats.rows, stats.hits, stats.deferred, stats.nulls, stats.kills)
         cells = (f"{count:,}" for count in counts)
         does = textwrap.shorten(op.does, _OP_CHARS, placeholder="…")
-        table.add_row(op.score, escape(f"%{op.number} {does}"), *cells, f"{stats.seconds:.2f}")
+        table.add_row(escape(f"%{op.number} {does}"), *cells, f"{stats.seconds:.2f}")
     return table
 
 

@@ -20,7 +20,7 @@ MAX_RANGE_ATOMS = 10  # booleans that the range check tries both ways
 MAX_RANGE_WORK = 200_000  # node visits of one range check
 
 # What scoring remembers.
-MAX_MEMO_ENTRIES = 200_000  # verdicts kept across batches
+MAX_MEMO_ENTRIES = 50_000  # verdicts kept across batches, 15 MB; equal answers come close together
 MAX_MEMO_KEY_CHARS = 2_000  # longer arguments hardly come twice and would fill the memory
 MAX_MEMO_MB = 1_024  # of a memo on disk
 

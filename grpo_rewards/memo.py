@@ -40,28 +40,38 @@ CREATE TABLE IF NOT EXISTS verdicts (
 
 
 class Memo:
-    """What keyed ops found, across batches; the oldest entries go first. Threads may share it."""
+    """What keyed ops found, across batches; what was not asked for longest goes first. Threads may
+    share it.
+
+    Two halves: the younger takes what is new or asked for again; when it is full it becomes the
+    older one, and what that held is forgotten. So no entry costs more than the first.
+    """
 
     def __init__(self, limit: int = MAX_MEMO_ENTRIES, disk: DiskMemo | None = None) -> None:
-        self._found: dict[Any, Outcome] = {}
-        self._limit = limit
+        self._young: dict[Any, Outcome] = {}
+        self._old: dict[Any, Outcome] = {}
+        self._half = limit // 2
         self.disk = disk
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._young) + len(self._old)
 
     def get(self, key: Any) -> Outcome | None:
         """What was found for a key, or None."""
-        return self._found.get(key)
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is not None:
+                self.put(key, found)
+        return found
 
     def put(self, key: Any, outcome: Outcome) -> None:
         """Remember an outcome; with a limit of 0 nothing is."""
-        if self._limit <= 0:
+        if self._half <= 0:
             return
-        if len(self._found) >= self._limit:
-            with contextlib.suppress(StopIteration, RuntimeError):  # another thread was faster
-                self._found.pop(next(iter(self._found)), None)
-        self._found[key] = outcome
+        if len(self._young) >= self._half:
+            self._old, self._young = self._young, {}
+        self._young[key] = outcome
 
 
 class DiskMemo:

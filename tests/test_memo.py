@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import grpo_rewards as gr
 from grpo_rewards.columns import Outcome, Status
-from grpo_rewards.memo import FILE, DiskMemo
+from grpo_rewards.memo import FILE, DiskMemo, Memo
 
 RULESET = """
 input completion: chat
@@ -69,6 +69,16 @@ def test_what_was_put_is_found(tmp_path_factory: pytest.TempPathFactory, value: 
     found = memo.get(half, (value, "x"))
     assert not finite or (found == (value, Status.OK) and type(found[0]) is type(value))
     memo.close()
+
+
+@given(keys=st.lists(st.integers(0, 30)), limit=st.integers(0, 12))
+def test_a_memo_in_memory_is_bounded_and_never_wrong(keys: list[int], limit: int) -> None:
+    memo = Memo(limit)
+    for key in keys:
+        assert memo.get(key) in (None, (key, Status.OK))
+        memo.put(key, Outcome(key, Status.OK))
+        assert len(memo) <= limit
+        assert limit < 2 or memo.get(key) == (key, Status.OK)
 
 
 def test_entries_of_other_work_and_other_versions_are_not_found(tmp_path: Path) -> None:
