@@ -52,6 +52,9 @@ def main() -> None:
     except RewardError as error:
         err.print(str(error), markup=False)
         sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("stopped")
+        sys.exit(cli_score.INTERRUPTED)
     except BrokenPipeError:  # `| head` has seen enough
         sys.exit(0)
 

@@ -46,6 +46,7 @@ class Journal:
         self._lock: IO[bytes] | None = None
         self._state: dict[str, Any] = {"rows_bytes": 0, "groups_bytes": 0, "rows": 0}
         self._saved = 0.0
+        self._is_ours = False
 
     def open(self, *, resume: bool) -> dict[str, Any] | None:
         """Begin, or go on: then the state that was added last. BatchError where another run is at
@@ -56,6 +57,7 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
             self._lock = (self.folder / "lock").open("wb")
         self._take_lock()
+        self._is_ours = True
         state = self._read() if resume else None
         if state is None:
             self._journal.unlink(missing_ok=True)
@@ -144,6 +146,9 @@ class Journal:
 
     def keep(self) -> int:
         """After an error: the number of rows that a later run finds; without any, no trace."""
+        if not self._is_ours:
+            self._close()
+            return 0
         if not self.done or "of" not in self._state:
             self._close()
             if not self._journal.exists():
