@@ -25,6 +25,7 @@ from grpo_rewards.errors import BatchError
 from grpo_rewards.limits import MAX_LINE_MB
 
 _GZIP_LEVEL = 6
+_ZSTD_READ = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 _LONG_INTEGER = re.compile(rb"[0-9]{19}")  # orjson makes floats of integers beyond 64 bits
 
@@ -44,7 +45,8 @@ def open_lines(path: Path) -> IO[bytes]:
     if path.suffix == ".zst":
         import pyarrow as pa
 
-        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20)
+        # small reads: what one has decompressed before it meets damage is lost with it
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _ZSTD_READ)
     return path.open("rb")
 
 

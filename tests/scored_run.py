@@ -45,8 +45,8 @@ def make_rows(count: int, *, slow_every: int = 0) -> list[dict[str, Any]]:
             text = f"<think>{'so ' * rng.randint(0, 90)}{i}</think><answer>\\boxed{{{answer}}}"
             row: dict[str, Any] = {"id": i, "g": group, "completion": text, "answer": str(gold)}
             if slow_every and i % slow_every == 0:
-                row["completion"] = f"\\boxed{{\\sin(x+{i})^2+\\cos(x+{i})^2}}"
-                row["answer"] = "1"
+                row["completion"] = f"\\boxed{{\\{{x: x^2={i + 2}\\}}}}"
+                row["answer"] = f"\\{{\\sqrt{{{i + 2}}},-\\sqrt{{{i + 2}}}\\}}"
             rows.append({**row, "n": rng.randint(1, 500), "extra": {"k": i} if i % 3 else {}})
     return rows[:count]
 

@@ -25,8 +25,8 @@ reward = correct
 """
 #: Answers that only the slow half of `math.equal` decides.
 BATCH = {
-    "completion": [r"\boxed{\sin(x)^2+\cos(x)^2}", r"\boxed{e^{x+1}}", r"\boxed{7}", "none"],
-    "gold": ["1", r"e^x \cdot e", "7", "7"],
+    "completion": [r"\boxed{\{x: x^2=7\}}", r"\boxed{\{x: x^2=8\}}", r"\boxed{7}", "none"],
+    "gold": [r"\{\sqrt{7},-\sqrt{7}\}", r"\{3,-3\}", "7", "7"],
 }
 
 
@@ -47,7 +47,7 @@ def rewards(memo: Path | None) -> tuple[list[float], int]:
 
 def test_scores_are_equal_with_and_without_a_memo(tmp_path: Path) -> None:
     plain, work = rewards(None)
-    assert plain == [1, 1, 1, 0]
+    assert plain == [1, 0, 1, 0] and work == 2
     assert rewards(tmp_path) == (plain, work)
     again, less = rewards(tmp_path)
     assert again == plain and less == 0
