@@ -31,9 +31,19 @@ SPELLINGS = {
     "Matrix([[1, 2]])": "[[1, 2]]",
     "25°C": r"25 \text{celsius}",
     "5¢": "5 cents",
+    r"\nicefrac{1}{2}": r"\frac{1}{2}",
+    "_5P_2": "nPr(5, 2)",
+    r"\pounds 5": "£5",
+    r"\max\{1, 2\}": r"\max(1, 2)",
+    r"\mathbb{R}_{\ge 0}": r"[0, \infty)",
+    r"\mathbb{R}^+": r"(0, \infty)",
+    r"k \in Z": r"k \in \mathbb{Z}",
+    r"2k, \text{ where } k \text{ is an integer}": r"2k, k \in \mathbb{Z}",
 }
 AS_THEY_ARE = [
     "[0, 1]", "[[1,2],[3,4]]", "(1, 2), [3, 4]", r"\sqrt[3]{2}", "5C", "C_2", "AB", "1, 2, ...",
+    r"(0, 1] \cup (2, 3]", r"(0, 1] \cup (2, 3) \cup [4, 5)", "(0, 1] U (2, 3]",
+    r"x^+", r"\max(1, 2)",
     "1.5", "2(3)", "database", r"\bar{x}", r"\dot{x}", "x^2", r"\overline{AB}", "12.5(3)",
 ]  # fmt: skip
 
@@ -41,6 +51,32 @@ AS_THEY_ARE = [
 @pytest.mark.parametrize("text", SPELLINGS)
 def test_each_habit_has_one_spelling(text: str) -> None:
     assert habits.rewritten(text) == SPELLINGS[text]
+
+
+def test_numbers_in_words() -> None:
+    ones, tens = habits._ONES, habits._TENS
+    for value in [*range(200), 999, 1000, 1001, 2142, 70_000, 999_999, 1_000_000, 12_345_678]:
+        assert habits.spoken_number(_words(value, ones, tens)) == value
+    for text in (
+        "ten one",
+        "hundred",
+        "one and",
+        "and one",
+        "twenty twelve",
+        "one two",
+        "thousand",
+    ):
+        assert habits.spoken_number(text.split()) is None, text
+
+
+def _words(value: int, ones: list[str], tens: list[str]) -> list[str]:
+    for size, name in ((10**6, "million"), (1000, "thousand"), (100, "hundred")):
+        if value >= size:
+            rest = _words(value % size, ones, tens) if value % size else []
+            return [*_words(value // size, ones, tens), name, *rest]
+    if value < 20:
+        return [ones[value]]
+    return [tens[value // 10 - 2], *([ones[value % 10]] if value % 10 else [])]
 
 
 @pytest.mark.parametrize("text", AS_THEY_ARE)

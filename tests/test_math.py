@@ -15,13 +15,17 @@ from math_text import hostile
 from grpo_rewards.rules import math, numbers
 from grpo_rewards.rules.equal import decide
 
-CASES = [
-    json.loads(line)
-    for line in (Path(__file__).parent / "cases" / "math.jsonl").read_text("utf-8").splitlines()
-]
+
+def _cases(name: str) -> list[dict[str, Any]]:
+    path = Path(__file__).parent / "cases" / name
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['gold']} | {c['answer']}"[:60])
+CASES = _cases("math.jsonl")  # the table of docs/math.md
+MORE = _cases("math_more.jsonl")  # in every kind, for breadth
+
+
+@pytest.mark.parametrize("case", CASES + MORE, ids=lambda c: f"{c['gold']} | {c['answer']}"[:60])
 def test_case(case: dict[str, Any]) -> None:
     verdict = decide(case["answer"], case["gold"], **case.get("options", {}))
     assert (verdict.value is True) is case["expect"], f"{case['why']}: {verdict}"

@@ -74,9 +74,10 @@ def _exact_before(text: str, found: str) -> str:
 
 def _several(text: str, gold: Gold) -> str | None:
     """Adjacent boxes joined, where the gold is a list of that length."""
-    if gold.tree is None or gold.tree.op not in ("list", "set") or text.count("boxed") < 2:
+    kinds = ("list", "set", "tuple")
+    if gold.tree is None or gold.tree.op not in kinds or text.count("boxed") < 2:
         return None
-    wanted = len(gold.tree.args)
+    wanted = len(gold.tree.args) - (2 if gold.tree.op == "tuple" else 0)
     found = places.boxes(text)[-wanted:]
     if len(found) == wanted and wanted > 1 and all(joins(gap) for _, gap in found[1:]):
         return ", ".join(f"{{{box}}}" for box, _ in found)
@@ -94,7 +95,7 @@ def _pruned(found: str, gold: Gold) -> str:
     inside = places.mathematics(found)
     if inside is not None:
         return inside
-    if has_prose(plain):
+    if has_prose(plain) and symbols.NEGATIONS.isdisjoint(plain.lower().split()):
         only = places.last_number(found)
         if only is not None and only == places.first_number(found):
             return only
@@ -115,7 +116,8 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     if gold.letter is not None and choice(text) is not None:
         return text
     if gold.is_text and gold.number is None:
-        said = _last_words(text)
+        judged = _JUDGED.match(text)
+        said = judged[1] if judged else _last_words(text)
         return said if said is not None else text
     if _CODE.search(text):
         return text
@@ -139,11 +141,25 @@ def ending(text: str) -> str | None:
     last = text[-240:].rstrip(" .\n*`")
     if last.endswith(("\\]", "\\)", "$")):
         return None
-    found = re.match(r"(?s).*(?:\bis|\bequals|\bare|=|:)[ \n]+", last)
-    if found is None:
-        return None
-    rest = last[found.end() :]
-    return rest if rest and reads(normalised(rest)) else None
+    for verbs in _VERBS:
+        found = verbs.match(last)
+        rest = last[found.end() :] if found else ""
+        if rest and reads(normalised(rest)):
+            return rest
+    return None
+
+
+#: `The roots are x = 1 and x = 2`: what the verb announces goes before what stands after a sign.
+_VERBS = (
+    re.compile(r"(?s).*(?:\bis\s+in|\bis|\bequals|\bare)[ \n]+"),
+    re.compile(r"(?s).*(?:\bis|\bequals|\bare|=|:)[ \n]+"),
+)
+
+
+#: `Yes, because it converges.`
+_JUDGED = re.compile(
+    r"(?i)\W{0,6}(yes|no|true|false)\b(?=\W{0,3}[,.:;!]|\W{0,3}(?:because|since)\b)"
+)
 
 
 def _last_words(text: str) -> str | None:

@@ -15,7 +15,7 @@ _LABEL: Final = re.compile(
 _BARE: Final = re.compile(r"[\s$({\[*`]*([A-J])[\s$)}\].,:*`]*", re.IGNORECASE)
 _WRAPPED: Final = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|bf|rm)\s*\{([^{}]*)\}")
 _PICKED: Final = re.compile(
-    r"(?:(?i:\b(?:answer|option|choice|it's|it’s|it\s+is|is|be|pick|choose|est|ist|es)\b|答案(?:是|为|選|选)?|选|選)\W{0,4}"
+    r"(?:(?i:\b(?:answer|option|choice|it's|it’s|it\s+is|is|be|pick|choose|est|ist|es)\b|答案(?:是|为|選|选)?|选|選|정답|답|答え(?:は)?|(?i:ответ|respuesta|réponse|antwort|resposta|risposta))\W{0,4}"
     r"|\()([A-J])(?![A-Za-z'’])"
 )
 

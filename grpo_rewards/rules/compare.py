@@ -22,6 +22,7 @@ from grpo_rewards.rules.meanings import (
     without_denominators,
 )
 from grpo_rewards.rules.numbers import stands_for
+from grpo_rewards.rules.realsets import merged
 from grpo_rewards.rules.shapes import (
     as_union,
     both_bounds,
@@ -183,6 +184,10 @@ class _Comparison:
             a, b = counted(a, b), counted(b, a)
         if a.op == "rel" or b.op == "rel":
             return self.relations(a, b)
+        if a.op in _SETS or b.op in _SETS:
+            sets = merged(a), merged(b)
+            if sets[0] is not None and sets[1] is not None:
+                return self.all_same(sets[0].args, sets[1].args)
         if a.op in _COLLECTIONS or b.op in _COLLECTIONS or "pm" in (ops(a) | ops(b)):
             return self.collections(a, b)
         if a.op == "tuple" or b.op == "tuple":

@@ -22,9 +22,11 @@ _NUMBER: Final = re.compile(
 )
 _SAID: Final = re.compile(
     r"(?i)(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)s?\b|答案|答え|ответ|الجواب"
-    r"|\bréponse|\brespuesta|\bantwort)"
+    r"|\bréponse|\brespuesta|\bantwort|\bresposta|\brisposta|\bantwoord|\bodpowiedź|\bcevap"
+    r"|đáp\sán|\bjawaban|відповідь|उत्तर|الإجابة|정답|(?<![^\W\d_])답|\bans\b\.?(?=\s{0,3}[:=]))"
     r"[^\S\n]{0,3}(?:\*\*|__)?[^\S\n]{0,3}"
-    r"(?:(?:is|are|would\s+be|should\s+be|will\s+be|must\s+be|was|equals|to\s+be|est|es|ist|是|为|為)"
+    r"(?:(?:is|are|would\s+be|should\s+be|will\s+be|must\s+be|was|equals|to\s+be|est|es|ist|是|为|為"
+    r"|é|è|هي|은|는|は|este|to)"
     r"(?![A-Za-z])(?:[^\S\n]{0,3}[:=：]|[^\S\n]{1,3}(?:therefore|thus|simply|just|indeed|option"
     r"|choice|either|the\s+number|approximately|about))?"
     r"|[:=：](?![:=]))"
@@ -32,7 +34,9 @@ _SAID: Final = re.compile(
 #: What `_SAID` finds begins with one of these, but for an adjective before it.
 _SAYING: Final = (
     "answer", "result", "solution",
-    "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort",
+    "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort", "resposta", "risposta",
+    "antwoord", "odpowiedź", "cevap", "đáp án", "jawaban", "відповідь", "उत्तर", "الإجابة", "정답",
+    "답", "ans",
 )  # fmt: skip
 _MATH: Final = re.compile(
     r"\\\[(?P<a>.{1,4000}?)\\\]|\\\((?P<b>.{1,4000}?)\\\)"
@@ -44,6 +48,7 @@ _CLAUSE: Final = re.compile(
     r"\.(?=\s|$)|[!?;](?=\s|$)|\n|。|<\|| because\b| since\b| as \b| so \b| which\b"
     r"| hence\b|,? but\b"
     r"|, (?:where|which|since|because|so|as|not)\b"
+    r"| \((?=(?:since|because|as|which|see|from|by|where)\b|i\.e)"
 )
 _MARKS: Final = "`*_ \t\r\n:"
 
@@ -283,11 +288,30 @@ def marked(text: str) -> Span | None:
             return box
         # never closed: an answer that cannot be read, not another one
         return Span.cut(text, opened.end(), min(len(text), opened.end() + MAX_ANSWER_CHARS + 1))
+    if 'answer"' in text and (field := _json_answer(text)) is not None:
+        return field
     if "####" in text:
         hashed = after(text, "####")
         if hashed is not None:
             return _unmarked(hashed)
     return said(text)
+
+
+_FIELD: Final = re.compile(
+    r"""["'](?:final_?)?answer["']\s{0,4}:\s{0,4}(?:"(?P<text>(?:[^"\\]|\\.){1,400})"|(?P<bare>-?[\d.eE+]{1,40}))""",
+    re.IGNORECASE,
+)
+
+
+def _json_answer(text: str) -> Span | None:
+    """The last field `answer` of JSON in a text."""
+    found = None
+    for found in _FIELD.finditer(tail(text)):  # noqa: B007 - the last one is wanted
+        pass
+    if found is None:
+        return None
+    start, end = found.span("bare" if found["text"] is None else "text")
+    return Span.cut(tail(text), start, end)
 
 
 def said(text: str) -> Span | None:

@@ -13,9 +13,12 @@ from typing import Final
 
 #: Most answers have none of these habits; this finds that out in one pass.
 _ANY: Final = re.compile(
-    r"\\begin|\\choose|\\over(?![a-z])|\d[CP]_?\d|C_|[a-z]C\d|\][^\[]*\[|\[[^\]]*\[|\][^\]]*\]"
+    r"\\begin|\\choose|\\over(?![a-z])|\d[CP]_?\d|[CP]_|[a-z][CP]\d|\][^\[]*\[|\[[^\]]*\[|\][^\]]*\]"
     r"|(?i:negative|minus|union|\bbase\b|\bto\b|celsius|fahrenheit)|\\circ|°|\\(?:bar|dot)(?![a-z])"
-    r"|\.\.\.|…|dots|¢|\\text\s*\{\s*\\\$|Matrix|\bd[a-z]/d|\\cent(?![a-z])|\d\.\("
+    r"|\.\.\.|…|dots|¢|nicefrac|[sx]frac|flatfrac|\\pounds|\\(?:text)?euro"
+    r"|\\(?:max|min|gcd|lcm)(?![a-z])"
+    r"|(?i:where|such that|for|integer)|R\}?\s*[_^]|(?:\\in|∈)\s*[A-Z]"
+    r"|\\text\s*\{\s*\\\$|Matrix|\bd[a-z]/d|\\cent(?![a-z])|\d\.\("
 )
 
 _INFIX: Final = re.compile(r"\{([^{}]{1,80}?)\\(choose|over)(?![A-Za-z])([^{}]{1,80}?)\}")
@@ -29,7 +32,9 @@ _CHOOSE: Final = re.compile(
     r"(?<![\w\\}])(?:(?:\{\s*\})?\s*[_^]\s*\{?\s*(?P<n>\w{1,4})\s*\}?\s*C\s*_\s*\{?\s*(?P<k>\w{1,4})"
     r"\s*\}?|(?P<n2>\d{1,4}|[a-z])C(?P<k2>\d{1,4}|[a-z]))(?!\w)"
 )
+_ARRANGE: Final = re.compile(_CHOOSE.pattern.replace("C", "P"))
 _BRACKETS: Final = re.compile(r"([\[\]])(\s*[^\[\]\s,;][^\[\]]{0,80}?[,;][^\[\]]{1,80}?)([\[\]])")
+_JOINED: Final = re.compile(r"\\c[ua]p(?![a-z])|[∪∩]|(?<![A-Za-z])(?:U|or|and|union)(?![A-Za-z])")
 _SIGN_WORD: Final = re.compile(r"(?i)^(?:negative|minus)\s+(?=[\d\\($])")
 _TO: Final = re.compile(
     r"(\d{1,12}(?:\.\d{1,9})?)\s*(?:\\text\s*\{\s*to\s*\}|to)\s*(\d{1,12}(?:\.\d{1,9})?)"
@@ -59,6 +64,26 @@ _DOTTED: Final = re.compile(
 )
 _MATRIX: Final = re.compile(r"(?:\w+\.)?[Mm]atrix\s*\(\s*(\[.*\])\s*\)", re.DOTALL)
 _RATE: Final = re.compile(r"(?<![A-Za-z\\])d([a-zA-Z])\s*/\s*d([a-zA-Z])(?![A-Za-z])")
+_FRAC: Final = re.compile(r"\\(?:nice|s|x|flat)frac(?![a-z])")
+_POUNDS: Final = re.compile(r"\\(pounds|(?:text)?euro)(?![a-z])\s*(?:\{\s*\})?")
+_OF_SET: Final = re.compile(
+    r"(\\(?:max|min|gcd|lcm)(?![a-z])\s*)(?:\\left\s*)?\\\{((?:(?!\\[{}])[^\0]){1,200}?)"
+    r"(?:\\right\s*)?\\\}"
+)
+_HALF_LINE: Final = re.compile(
+    r"\\(?:mathbb|mathbf|mathrm)\s*\{?\s*R\s*\}?\s*(?:_\s*\{\s*(?P<sign>\\geq?(?:slant)?|>=?)\s*0\s*\}"
+    r"|[_^]\s*(?:\{\s*\+\s*\}|\+))"
+)
+_SUCH: Final = re.compile(
+    r"\s*[,;]?\s*\\text\s*\{\s*[,;]?\s*(?:where|such\ that|for(?:\ (?:all|any|every|some))?)\s*\}",
+    re.IGNORECASE,
+)
+_IN: Final = re.compile(r"(\\in(?![a-z])|∈)\s*\{?([RZNQC])\}?(?![A-Za-z_^])")
+_INTEGER: Final = re.compile(
+    r"\s*[,;(]?\s*(?:\\text\s*\{)?\s*(?:where|with|for(?:\ (?:all|any|every|some))?)?\s*\}?\s*"
+    r"\$?(?<![A-Za-z])([a-z])\$?\s*(?:\\text\s*\{)?\s*(?:is|be|denotes)\s(?:an?|any)?\s*integer\s*\}?\)?"
+    r"(?=\s*$)"
+)
 _CENT: Final = re.compile(r"(?<=\d)\s*(?:¢|\\cent(?![a-z]))")
 _UNION: Final = re.compile(r"(?<=[)\]}])\s*union\s*(?=[(\[{\\])")
 _DOLLAR: Final = re.compile(r"\\text\s*\{\s*(\\?[$€£¥])\s*\}")
@@ -74,6 +99,8 @@ def rewritten(text: str) -> str:
         return text
     for pattern, replace in _REWRITES:
         text = pattern.sub(replace, text)
+    if "\\begin" not in text:  # the lines of `cases` name their conditions themselves
+        text = _SUCH.sub(", ", text)
     for pattern, replace in _WHOLE:
         found = pattern.fullmatch(text.strip())
         text = replace(found) if found else text
@@ -93,6 +120,8 @@ def _choose(found: re.Match[str]) -> str:
 def _bracket(found: re.Match[str]) -> str:
     """`]a, b[` is open at both ends; brackets that open and close as usual stay."""
     left, right = found[1], found[3]
+    if found[2].count("(") != found[2].count(")") or _JOINED.search(found[2]):
+        return found[0]  # `0, 1] \\cup (2, 3]`: two intervals, each with its own ends
     return ("(" if left == "]" else left) + found[2] + (")" if right == "[" else right)
 
 
@@ -121,6 +150,17 @@ def _temperature(found: re.Match[str]) -> str:
     return " \\text{celsius}" if found["scale"][0] in "Cc" else " \\text{fahrenheit}"
 
 
+def _arranged(found: re.Match[str]) -> str:
+    """`_5P_2` is a number of arrangements."""
+    return f"nPr({found['n'] or found['n2']}, {found['k'] or found['k2']})"
+
+
+def _half_line(found: re.Match[str]) -> str:
+    """`\\mathbb{R}_{\\ge 0}` and `\\mathbb{R}^+` as intervals."""
+    closed = found["sign"] not in (None, ">")
+    return f"{'[' if closed else '('}0, \\infty)"
+
+
 def _based(found: re.Match[str]) -> str:
     base = found[2].lower()
     return f"{found[1]}_{{{_BASES.get(base, base)}}}"
@@ -132,6 +172,13 @@ _REWRITES: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = (
     (_STOP, lambda found: ""),
     (_INFIX, _infix),
     (_CHOOSE, _choose),
+    (_ARRANGE, _arranged),
+    (_FRAC, lambda found: "\\frac"),
+    (_POUNDS, lambda found: "£" if found[1] == "pounds" else "€"),
+    (_OF_SET, lambda found: f"{found[1]}({found[2]})"),
+    (_HALF_LINE, _half_line),
+    (_IN, lambda found: f"{found[1]} \\mathbb{{{found[2]}}}"),
+    (_INTEGER, lambda found: f", {found[1]} \\in \\mathbb{{Z}}"),
     (_BRACKETS, _bracket),
     (_SIGN_WORD, lambda found: "-"),
     (_TEMPERATURE, _temperature),
@@ -175,18 +222,46 @@ _SAYINGS: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("positive infinity", "plus infinity"), "\\infty",
     ),
-    **{
-        word: str(value)
-        for value, word in enumerate(
-            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-            " fifteen sixteen seventeen eighteen nineteen twenty".split()
-        )
-    },
     "half": "1/2", "one half": "1/2", "a half": "1/2", "one third": "1/3", "one fourth": "1/4",
     "one quarter": "1/4", "two thirds": "2/3", "three fourths": "3/4", "three quarters": "3/4",
     **dict.fromkeys(("negative infinity", "minus infinity"), "-\\infty"),
 }  # fmt: skip
-_SPOKEN: Final = re.compile(r"[A-Za-z ]{1,60}")
+_SPOKEN: Final = re.compile(r"[A-Za-z -]{1,80}")
+
+_ONES: Final = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    " sixteen seventeen eighteen nineteen"
+).split()
+_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_COUNTS: Final = {
+    **{word: value for value, word in enumerate(_ONES)},
+    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
+}
+
+
+def spoken_number(words: list[str]) -> int | None:
+    """The number that words name, below a million millions; None where they name none.
+
+    >>> spoken_number("two thousand one hundred and forty two".split())
+    2142
+    >>> spoken_number(["ten", "one"]) is None
+    True
+    """
+    total = part = 0
+    room = 1_000  # the next word must name less than this
+    last = ""
+    for word in words:
+        if word in _COUNTS and _COUNTS[word] < room:
+            part += _COUNTS[word]
+            room = 10 if _COUNTS[word] >= 20 else 0
+        elif word == "hundred" and 0 < part < 10 and room == 0:
+            part, room = part * 100, 100
+        elif word in _POWERS and part > 0 and total % 10 ** (_POWERS[word] + 3) == 0:
+            total, part, room = total + part * 10 ** _POWERS[word], 0, 1_000
+        elif not (word == "and" and last in ("hundred", *_POWERS)):
+            return None
+        last = word
+    return total + part if last and last != "and" else None
 
 
 _MAGNITUDE: Final = re.compile(
@@ -222,4 +297,8 @@ def stand_in(plain: str) -> str:
         plain_words = plain
     if not _SPOKEN.fullmatch(plain_words):
         return plain
-    return _SAYINGS.get(" ".join(plain_words.lower().split()), plain)
+    said = plain_words.lower().split()
+    if " ".join(said) in _SAYINGS:
+        return _SAYINGS[" ".join(said)]
+    number = spoken_number(" ".join(said).replace("-", " ").split())
+    return plain if number is None else str(number)

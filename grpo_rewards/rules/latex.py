@@ -269,11 +269,8 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
         return Node("set", node.args) if node.op == "list" else node
 
     def set(self, _l: Token, node: Node, _r: Token) -> Node:
-        if node.op == "rel" and "mid" in node.args[0]:
-            bar = node.args[0].index("mid")  # `{x | x > 2}`, `{x \\in R : x > 2}`
-            if bar + 1 < len(node.args[0]):
-                return Node("rel", (node.args[0][bar + 1 :], *node.args[bar + 2 :]))
-        return Node("set", node.args if node.op == "list" else (node,))
+        items = node.args if node.op == "list" else (node,)
+        return _described(items) or Node("set", items)
 
     def absolute(self, _l: Token, node: Node, _r: Token) -> Node:
         return Node("fn", ("abs", node))
@@ -307,6 +304,22 @@ class _Build(Transformer):  # type: ignore[type-arg]  # Lark's Transformer is ge
             raise Unreadable("rows of unequal length")
         matrix = Node("matrix", rows)
         return Node("fn", ("det", matrix)) if begin == "vmatrix" else matrix
+
+
+def _described(items: tuple[Node, ...]) -> Node | None:
+    """`{x | x > 2}` and `{x \\in R : x > 2}` as what is said of `x`, `{2k | k \\in Z}` as the value
+    with its condition; None for a set that lists its items."""
+    first, *more = items
+    if first.op != "rel" or "mid" not in first.args[0]:
+        return None
+    signs, *sides = first.args
+    bar = signs.index("mid")
+    if bar + 1 == len(signs):
+        return None
+    said = (Node("rel", (signs[bar + 1 :], *sides[bar + 1 :])), *more)
+    if bar == 0 and sides[0].op not in ("sym", "tuple") and names(sides[0]):
+        return Node("list", (sides[0], *said))
+    return said[0] if len(said) == 1 else Node("list", said)
 
 
 def _case(row: Node) -> Node:

@@ -62,9 +62,12 @@ def counted(node: Node, other: Node) -> Node:
     if other.op == "tuple":  # `P(2, -3)` names the point
         upper = name.op == "sym" and name.args[0].isupper() and pair.op == "tuple"
         return pair if upper else node
-    if name == Node("sym", ("C",)) and pair.op == "tuple" and len(pair.args) == 4:
-        return Node("fn", ("binom", *pair.args[2:]))
+    if name.op == "sym" and name.args[0] in _COUNTS and pair.op == "tuple" and len(pair.args) == 4:
+        return Node("fn", (_COUNTS[name.args[0]], *pair.args[2:]))
     return node
+
+
+_COUNTS: Final = {"C": "binom", "P": "perm"}
 
 
 def letters(node: Node) -> tuple[str, ...]:

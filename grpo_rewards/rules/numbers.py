@@ -6,6 +6,7 @@ nested repeats, and integers take a shorter way.
 
 from __future__ import annotations
 
+import itertools
 import re
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -84,7 +85,8 @@ def read(text: str) -> Number | None:
         read_so = read(plain.replace(".", "").replace(",", "."))
         return None if read_so is None else read_so._replace(sure=False)
     found = _NUMBER.fullmatch(plain)
-    return _number(found) if found else None
+    number = _number(found) if found else None
+    return number or (_summed(plain) if found and any(map(str.isdigit, found["rest"])) else None)
 
 
 def whole(text: str) -> int | None:
@@ -120,6 +122,39 @@ def _long(text: str) -> Number | None:
     return Number(-value if sign else value, places=len(decimals) or None)
 
 
+#: `£` and `¥` are money of more than one name.
+_MONEY: Final = {
+    "$": "dollar",
+    "USD": "dollar",
+    "€": "euro",
+    "EUR": "euro",
+    "₹": "rupee",
+    "Rs": "rupee",
+}
+_SUMMED: Final = re.compile(
+    r"(?P<n1>\d{1,9}(?:\.\d{1,9})?)[\s-]*(?P<u1>[A-Za-z]{1,12})\.?\s*(?:,|and|,\s*and)?\s*"
+    r"(?P<n2>\d{1,9}(?:\.\d{1,9})?)[\s-]*(?P<u2>[A-Za-z]{1,12})\.?"
+    r"(?:\s*(?:,|and|,\s*and)?\s*(?P<n3>\d{1,9}(?:\.\d{1,9})?)[\s-]*(?P<u3>[A-Za-z]{1,12}))?\.?"
+)
+
+
+def _summed(plain: str) -> Number | None:
+    """`2 hours 30 minutes` as 2.5 hours: one measure in units that get smaller."""
+    text = " ".join(_UNIT_TEXT.sub(r" \1 ", plain).replace("\\ ", " ").replace("\\,", " ").split())
+    found = _SUMMED.fullmatch(text) if len(text) <= 120 else None
+    if found is None:
+        return None
+    said = [(Fraction(found[f"n{i}"]), units.read(found[f"u{i}"])) for i in "123" if found[f"n{i}"]]
+    measures = [unit for _, unit in said if unit is not None]
+    sizes = [unit.factor for unit in measures]
+    if len(measures) < len(said) or len({unit.dimension for unit in measures}) > 1:
+        return None
+    if any(large <= small for large, small in itertools.pairwise(sizes)):
+        return None
+    total = sum((value * unit.factor for value, unit in said if unit), Fraction(0))
+    return Number(total / sizes[0], unit=found["u1"])
+
+
 def _number(found: re.Match[str]) -> Number | None:
     group = found.groupdict()
     rest = group["rest"]
@@ -134,7 +169,7 @@ def _number(found: re.Match[str]) -> Number | None:
         return None
     value, places, figures, sure = read_parts
     if group["money"] and not unit:
-        unit = "dollar" if "$" in group["money"] or "USD" in group["money"] else ""
+        unit = next((name for sign, name in _MONEY.items() if sign in group["money"]), "")
     return Number(
         -value if negative else value, bool(group["percent"]), unit, places, figures, sure
     )
@@ -145,15 +180,18 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
     if _UNIT.fullmatch(rest):
         return "degree"
     if rest.strip() in ("$", "\\$", "€", "£", ".", "¥", "₹"):
-        return ""
+        return next((name for sign, name in _MONEY.items() if sign in rest), "")
+    if rest.strip() == "\\Omega":
+        return "ohm"
     words = _WORDS.fullmatch(rest)
     if words is None and "{" in rest and len(rest) <= 120 and (text := _latex_unit(rest)):
         return text
     if words:
         text = words[1].strip() + (words[2] or "")
         if units.read(text) or not any(char.isdigit() for char in words[1]):
-            connective = words[1].strip().split(" ")[0].lower() in symbols.CONNECTIVES
-            return None if connective else text
+            said = words[1].lower().split()
+            open_ = said[:1] and said[0] in symbols.CONNECTIVES
+            return None if open_ or not symbols.NEGATIONS.isdisjoint(said) else text
         return None
     plain = _PLAIN_WORDS.fullmatch(rest)
     apart = rest[:1] in " -" or found.string[found.start("rest") - 1 : found.start("rest")] in " ~"

@@ -155,4 +155,8 @@ RELATIONS: Final = {
     "\\perp": "perp", "\\parallel": "par", "\\mid": "mid", "\\propto": "prop",
     "\\Leftrightarrow": "to", "\\longrightarrow": "to",
 }  # fmt: skip
+#: Words that take back what they stand beside.
+NEGATIONS: Final = frozenset(
+    "not no never neither nor wrong incorrect false isn't isn’t cannot can't can’t".split()
+)
 CONNECTIVES: Final = frozenset(["and", "or", "und", "et", "y", "oder", "ou"])

@@ -312,6 +312,8 @@ class Scanner:
         if any(map(str.isdigit, words)) and units.read(words) is None:
             raise Unreadable("numbers among words")
         if self.prev in _ENDS and not self.frames[-1].wanted:
+            if not symbols.NEGATIONS.isdisjoint(parts):
+                raise Unreadable("taken back in words")
             power = _UNIT_POWER.match(self.text, self.at)
             if power is not None:
                 words += f"^{power[1]}"
@@ -435,7 +437,11 @@ class Scanner:
         if inner is None:
             raise Unreadable("\\overline")
         self.at = inner.end()
-        self._symbol((inner[1] or inner[2]) + "bar")
+        name = inner[1] or inner[2]
+        if len(name) > 1 and name.isalpha() and name.isupper():
+            self._word(name)  # the segment between two points
+        else:
+            self._symbol(name + "bar")
 
     def _function(self, name: str) -> None:
         frame = self.frames[-1]

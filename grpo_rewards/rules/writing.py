@@ -30,7 +30,7 @@ def normalised(text: str) -> str:
     """
     text = text.strip()
     if text.isalnum():
-        return rewritten(text) if "C" in text else text
+        return rewritten(text) if "C" in text or "P" in text else text
     for _ in range(6):
         before = text
         text = text.rstrip(".,;:\\ \n\t。") if not text.endswith(("..", "\\)", "\\]")) else text
@@ -80,7 +80,8 @@ def words(plain: str) -> str:
     if len(plain) == 1:
         return plain
     plain = TEXT_COMMAND.sub(lambda found: f" {found[1]} ", plain)
-    return " ".join(re.findall(r"\w+", plain.casefold()))
+    found = re.findall(r"\w+", plain.casefold())
+    return " ".join(found[1:] if len(found) > 1 and found[0] in ("a", "an", "the") else found)
 
 
 _OUTSIDE: Final = re.compile(
@@ -90,7 +91,8 @@ _OUTSIDE: Final = re.compile(
 _LONG_WORD: Final = re.compile(r"(?<![A-Za-z_])[A-Za-z][A-Za-z'’]+(?![A-Za-z_])")
 _STOP: Final = frozenset(
     "is are was the that then thus so we get it its it's of by to for this these be an at as has if"
-    " not no in on with from have find answer value".split()
+    " not no in on with from have find answer value got let you she her his our can had has may"
+    " ans out".split()
 )
 
 
