@@ -48,6 +48,8 @@ REWARDS = [
     "output",
     "profile",
     "offline",
+    "frames",
+    "pandas",
     "ruletest",
     "explain",
     "audit",
