@@ -101,26 +101,33 @@ def main(fd: int) -> None:
 
     control = socket.socket(fileno=fd)
     children: set[int] = set()
-    while os.getppid() == parent:
-        ready, _, _ = select.select([control], [], [], _PARENT_CHECK_S)
-        _reap(children)
-        if not ready:
-            continue
-        message, fds, _, _ = socket.recv_fds(control, _MESSAGE.size, 1)
-        if len(message) < _MESSAGE.size:
-            break
-        kind, number = _MESSAGE.unpack(message)
-        if kind == b"+":
-            number = _fork(control, fds[0], number)
-            children.add(number)
-            os.close(fds[0])
-        elif number in children:
-            _end(number)
-            children.discard(number)
-        control.sendall(_MESSAGE.pack(kind, number))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the program went away
+        while os.getppid() == parent and _answer(control, children):
+            pass
     for pid in children:
         _end(pid)
     os._exit(0)
+
+
+def _answer(control: socket.socket, children: set[int]) -> bool:
+    """Wait a while for a request and do what it asks; False when there will be no more."""
+    ready, _, _ = select.select([control], [], [], _PARENT_CHECK_S)
+    _reap(children)
+    if not ready:
+        return True
+    message, fds, _, _ = socket.recv_fds(control, _MESSAGE.size, 1)
+    if len(message) < _MESSAGE.size:
+        return False
+    kind, number = _MESSAGE.unpack(message)
+    if kind == b"+":
+        number = _fork(control, fds[0], number)
+        children.add(number)
+        os.close(fds[0])
+    elif number in children:
+        _end(number)
+        children.discard(number)
+    control.sendall(_MESSAGE.pack(kind, number))
+    return True
 
 
 def _reap(children: set[int]) -> None:

@@ -13,7 +13,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from grpo_rewards.memo import code_digest
 from grpo_rewards.workers import _close_nursery
+
+code_digest()  # of the code that is loaded, whatever is edited while tests run
 
 RULESET = """
 input completion: chat
@@ -118,9 +121,11 @@ def disturb(process: BaseProcess, rng: random.Random, patience_s: float) -> str:
     return what
 
 
-def survive(arguments: list[object], kills: int, folder: Path, patience_s: float) -> list[str]:
+def survive(
+    arguments: list[object], kills: int, folder: Path, patience_s: float, rng: random.Random
+) -> list[str]:
     """Run until `kills` disturbances came, over and over, then to the end; what happened."""
-    rng, happened = random.Random(kills), []
+    happened: list[str] = []
     errors = folder / "errors.txt"
     for _ in range(kills):
         process = start([*arguments, "--resume"], errors)

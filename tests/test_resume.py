@@ -341,7 +341,7 @@ def kill_at_random(tmp_path: Path, kills: int, count: int, patience_s: float) ->
             assert process.exitcode == 0, (tmp_path / "errors.txt").read_text()
         cut.unlink(missing_ok=True)
         some = min(5, kills - len(happened))
-        happened += scored_run.survive([*arguments, "-o", cut], some, tmp_path, patience_s)
+        happened += scored_run.survive([*arguments, "-o", cut], some, tmp_path, patience_s, rng)
         assert same(uncut, cut)
     return happened
 

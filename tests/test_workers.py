@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -103,11 +106,12 @@ def test_a_closed_pool_starts_again(pool: Workers) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    """All processes below one, as Linux tells."""
+    """All processes below one, as Linux tells; those that end meanwhile are none."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *_children(int(child))]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_children(int(child))]
     return found
 
 
@@ -132,6 +136,24 @@ workers.map(divmod, [(7, 2)] * 9)
 print("ready", flush=True)
 {then}
 """
+
+
+@linux
+def test_a_nursery_whose_program_went_away_ends_in_silence() -> None:
+    """A request was on its way when the program died: its answer finds nobody."""
+    code = "from grpo_rewards.nursery import main; import sys; main(int(sys.argv[1]))"
+    ours, theirs = socket.socketpair()
+    gift, other = socket.socketpair()
+    with theirs, gift, other:
+        program = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        for _ in range(20):
+            socket.send_fds(ours, [struct.pack("!cq", b"+", 64)], [gift.fileno()])
+    ours.close()
+    _, told = program.communicate(timeout=120)
+    assert program.returncode == 0 and told == ""
 
 
 @linux
