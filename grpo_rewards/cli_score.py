@@ -6,7 +6,7 @@ import dataclasses
 import re
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.dataset import Shard, open_dataset
 from grpo_rewards.graph import Graph
 from grpo_rewards.offline import Stopped, Task, score_file
+from grpo_rewards.parallel import Engine, Processes
 from grpo_rewards.profile import write_profile
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.terminal import (
@@ -57,7 +58,17 @@ MemoFolder = Annotated[
     Path | None,
     typer.Option("--memo", metavar="DIR", help="Keep what slow checks came to, for other runs."),
 ]
-Processes = Annotated[int, typer.Option("--workers", min=0, help="For slow checks; 0: none.")]
+SlowProcesses = Annotated[int, typer.Option("--workers", min=0, help="For slow checks; 0: none.")]
+Scorers = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Score in so many processes; with Ray, actors."),
+]
+Where = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Where batches are scored.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="ADDRESS", help="A Ray cluster to join.")
+]
 SkipBadLines = Annotated[
     bool, typer.Option("--skip-bad-lines", help="Count unreadable lines instead of stopping.")
 ]
@@ -82,7 +93,10 @@ def score(
     limit: Limit = None,
     shard: ShardText = None,
     resume: Resume = False,
-    workers: Processes = 1,
+    workers: SlowProcesses = 1,
+    processes: Scorers = None,
+    engine: Where = "local",
+    address: Address = None,
     memo: MemoFolder = None,
     skip_bad_lines: SkipBadLines = False,
     run_checks: RunChecks = False,
@@ -110,11 +124,13 @@ def score(
         opened(ruleset, settings, workers, allow_extern=allow_extern, memo=memo) as scorer,
         _progress(data, not as_json) as advance,
         _stoppable(),
+        _engine(scorer, engine, processes, address) as elsewhere,
     ):
         checks = Checks(scorer) if run_checks else None
         totals = score_file(
-            scorer, data, output, task, resume=resume, checks=checks, progress=advance
-        )
+            scorer, data, output, task,
+            resume=resume, checks=checks, engine=elsewhere, progress=advance,
+        )  # fmt: skip
     if profile is not None:
         write_profile(profile, totals, scorer.graph)
     results = checks.results() if checks else []
@@ -125,6 +141,21 @@ def score(
         for result in results:
             _show_check(result)
     raise typer.Exit(0 if all(result.verdict for result in results) else 1)
+
+
+def _engine(
+    scorer: Scorer, kind: str, processes: int | None, address: str | None
+) -> AbstractContextManager[Engine | None]:
+    """Who scores the batches: None stands for this process."""
+    if kind not in ("local", "ray"):
+        raise typer.BadParameter(f"{kind!r} is neither local nor ray", param_hint="--engine")
+    if kind == "ray":
+        from grpo_rewards.distributed import RayEngine
+
+        return RayEngine(scorer, actors=processes, address=address)
+    if address is not None:
+        raise typer.BadParameter("goes with --engine ray", param_hint="--address")
+    return nullcontext() if processes is None or processes == 1 else Processes(scorer, processes)
 
 
 def _shard(text: str | None) -> Shard | None:

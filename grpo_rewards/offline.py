@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from grpo_rewards.errors import BatchError, RewardError, RuleError
 from grpo_rewards.journal import Journal
 from grpo_rewards.memo import code_digest
 from grpo_rewards.output import Output, open_output
+from grpo_rewards.parallel import Engine, Pending
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import Scores
 from grpo_rewards.totals import Totals
@@ -72,16 +74,18 @@ def score_file(
     *,
     resume: bool = False,
     checks: Checks | None = None,
+    engine: Engine | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Totals:
     """Scores the rows of `source` into `target` (or nowhere), in constant memory.
 
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
     `target`; with `resume` they are gone on from, and the file is what an uncut run gives, to the
-    byte. `checks` are fed on the way. Raises BatchError in one line for whatever is wrong with the
-    data, and `Stopped` for an interrupt.
+    byte. `checks` are fed on the way; with an `engine`, which scores elsewhere, there can be none.
+    Raises BatchError in one line for whatever is wrong with the data, and `Stopped` for an
+    interrupt.
     """
-    run = _Run(scorer, source, target, task or Task(), checks)
+    run = _Run(scorer, source, target, task or Task(), checks, engine)
     try:
         run.open(resume)
         progress(run.totals.rows)
@@ -112,11 +116,21 @@ class _Run:
     """One file being scored: where it is, what it came to, what is written."""
 
     def __init__(
-        self, scorer: Scorer, source: Path, target: Path | None, task: Task, checks: Checks | None
+        self,
+        scorer: Scorer,
+        source: Path,
+        target: Path | None,
+        task: Task,
+        checks: Checks | None,
+        engine: Engine | None,
     ) -> None:
+        if checks is not None and engine is not None:
+            hint = "hint: leave --processes and --engine away"
+            raise BatchError(f"checks of a dataset are asserted in one process\n  {hint}")
         self._scorer = scorer
         self._task = task
         self._checks = checks
+        self._engine = engine
         self.totals = Totals()
         self._dataset = open_dataset(source, on_bad_line=task.on_bad_line)
         self._paths = column_paths(scorer, task.mapping or {}, self._dataset.fields())
@@ -178,19 +192,41 @@ class _Run:
         """Scores a batch at a time; the number of its rows."""
         if self._complete:
             return
-        batches = self._batches()
-        while True:
-            with self.totals.timed("read"):
-                batch = next(batches, None)
-            if batch is None:
-                break
+        for batch, pending in self._ahead():
             with self.totals.timed("score"):
-                scores = self._scored(batch)
+                scores = self._scored(batch, pending)
                 self.totals.add(scores)
             with self.totals.timed("write"):
                 self._write(batch, scores)
             yield len(batch)
         self.totals.skipped = self._skipped_before + self._dataset.skipped
+
+    def _ahead(self) -> Iterator[tuple[Batch, Pending | None]]:
+        """Batches in order, with what the engine is making of each; as many as keep it busy."""
+        batches = self._batches()
+        flying: deque[tuple[Batch, Pending | None]] = deque()
+        most = self._engine.ahead if self._engine is not None else 0
+        trouble: RewardError | None = None
+        while True:
+            try:
+                with self.totals.timed("read"):
+                    batch = next(batches, None)
+            except RewardError as error:  # what was read before it is scored all the same
+                trouble = error
+                break
+            if batch is None:
+                break
+            pending = self._engine.submit(self._given(batch)) if self._engine is not None else None
+            flying.append((batch, pending))
+            if len(flying) > most:
+                yield flying.popleft()
+        yield from flying
+        if trouble is not None:
+            raise trouble
+
+    def _given(self, batch: Batch) -> dict[str, Any]:
+        step = self._task.step
+        return {**batch.columns, **({} if step is None else {"step": step})}
 
     def _batches(self) -> Iterator[Batch]:
         return self._dataset.batches(
@@ -203,10 +239,11 @@ class _Run:
             seen=self._journal.groups() if self._journal is not None and self._group else b"",
         )
 
-    def _scored(self, batch: Batch) -> Scores:
-        ambient = {} if self._task.step is None else {"step": self._task.step}
+    def _scored(self, batch: Batch, pending: Pending | None) -> Scores:
         try:
-            return (self._checks or self._scorer)(**batch.columns, **ambient)
+            if pending is not None:
+                return pending.result()
+            return (self._checks or self._scorer)(**self._given(batch))
         except BatchError as error:
             if error.row is None:
                 raise
