@@ -65,7 +65,7 @@ def score(
     if not scorer.needs_groups:
         return dataset.map_batches(_TableScorer, batch_size=batch_rows, **run)
     dealt = dataset.map_batches(_deal, batch_format="pyarrow", fn_args=(str(group), parts))
-    return dealt.groupby(_PART).map_groups(_TableScorer, **run)
+    return dealt.groupby(_PART, num_partitions=parts).map_groups(_TableScorer, **run)
 
 
 class _TableScorer:

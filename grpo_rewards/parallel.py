@@ -6,20 +6,18 @@ and the journal stay with the program, so a file is the same to the byte whoever
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+from grpo_rewards import worker
+from grpo_rewards.columns import Status
 from grpo_rewards.errors import RewardError
+from grpo_rewards.limits import MAX_WORKER_MB
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import Scores
+from grpo_rewards.workers import Workers
 
 _BATCHES_EACH = 2  # in flight for every process: one that it works on, one that waits for it
 
@@ -44,26 +42,33 @@ class Engine(Protocol):
 
 
 class Processes:
-    """An engine of `count` processes on this machine, each with a scorer of its own.
+    """An engine of `count` worker processes on this machine, each with a scorer of its own.
 
-    They end with `close`, with the `with` block, or with the program, however that ends. What slow
-    checks take counts inside each of them, as it does here.
+    The deadline of slow checks counts here: a process that outlives it is replaced, and its batch
+    done again without that check. No process outlives the program. Use it as a context manager, or
+    call `close`.
     """
 
     def __init__(self, scorer: Scorer, count: int) -> None:
         self.ahead = _BATCHES_EACH * count
-        self._pool = ProcessPoolExecutor(
-            count,
-            mp_context=multiprocessing.get_context("spawn"),  # threads and locks are not copied
-            initializer=_begin,
-            initargs=(pickle.dumps(scorer),),
+        self._workers = Workers(
+            processes=count,
+            deadline_s=scorer.graph.settings.timeout_s,
+            memory_mb=2 * MAX_WORKER_MB,  # batches come on top of what one check may take
+            prepare=(_begin, (pickle.dumps(scorer),)),
         )
+        self._threads = ThreadPoolExecutor(count, "scoring")  # each waits for a process
 
     def submit(self, columns: Mapping[str, Any]) -> Pending:
-        return _Local(self._pool.submit(_score, dict(columns)))
+        return _Local(self._threads.submit(self._score, dict(columns)))
+
+    def _score(self, columns: Mapping[str, Any]) -> Any:
+        return self._workers.map_parts(_score, [(columns,)])[0]
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        """Wait for what is in flight, and end the processes."""
+        self._threads.shutdown(cancel_futures=True)
+        self._workers.close()
 
     def __enter__(self) -> Processes:
         return self
@@ -73,33 +78,26 @@ class Processes:
 
 
 class _Local:
-    def __init__(self, future: Future[Scores]) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         self._future = future
 
     def result(self) -> Scores:
-        try:
-            return self._future.result()
-        except BrokenProcessPool:
-            hint = "hint: it may have run out of memory; use fewer --processes"
-            raise RewardError(f"a scoring process died\n  {hint}") from None
+        found = self._future.result()
+        if isinstance(found, Status):
+            hint = "hint: score in one process, without --processes"
+            raise RewardError(f"a scoring process ran out of memory\n  {hint}")
+        scores: Scores = found
+        return scores
 
 
-_SCORER: Scorer | None = None  # of this process, where it is one of `Processes`
+_SCORER: Scorer | None = None  # of this process, where it is a worker
 
 
 def _begin(scorer: bytes) -> None:
     global _SCORER
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the program's to handle
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     _SCORER = pickle.loads(scorer)
-
-
-def _end_with_the_parent() -> None:
-    """A killed program takes its processes along: their queue alone would keep them waiting."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    assert _SCORER is not None and worker.WATCH is not None
+    _SCORER.do_slow_work_in(worker.Watched(worker.WATCH))
 
 
 def _score(columns: Mapping[str, Any]) -> Scores:

@@ -183,6 +183,13 @@ class Scorer:
                 )
             return self._pool
 
+    def do_slow_work_in(self, pool: Pool) -> None:
+        """Work of doubtful length goes through `pool` from now on, instead of worker processes of
+        this scorer's own: for a scorer that is in a worker itself."""
+        self.close()
+        with self._lock:
+            self._pool = pool
+
     # In other people's trainers (each takes the options of the class that it returns)
 
     def as_trl(self, **options: Any) -> TRLReward:
