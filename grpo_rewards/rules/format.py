@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_rewards.columns import Span, Status
@@ -353,7 +353,7 @@ def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
         return match
     names = fmt.body.split()
     captures = {name: match.captures[f"part{i}"] for i, name in enumerate(names)}
-    return replace(match, captures=captures)
+    return Match(True, match.credit, captures)
 
 
 @functools.lru_cache(maxsize=256)
