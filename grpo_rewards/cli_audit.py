@@ -113,6 +113,9 @@ def diff(
     out.print(table)
     for row, left, right in found.rows:
         out.print(f"row {row}: {left:.4g} → {right:.4g}", markup=False)
+    more = found.changes[-1].changed - len(found.rows)
+    if more > 0:
+        out.print(f"… and {more:,} {'row' if more == 1 else 'rows'} more", markup=False)
 
 
 def calibrate(

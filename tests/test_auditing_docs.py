@@ -43,3 +43,21 @@ def test_the_settled_ruleset_agrees_with_the_labels_best() -> None:
         found = calibrate(reward, [row["right"] for row in ROWS])
         agreement[name] = found.best.agreement
     assert agreement["lenient"] < agreement["strict"] < agreement["settled"]
+
+
+REAL = FOLDER / "real"
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("anywhere", 11), ("concluded", 2)])
+def test_on_real_completions_the_conclusion_agrees_with_the_labels(name: str, wrong: int) -> None:
+    text = (REAL / "completions.jsonl").read_text("utf-8")
+    assert "<answer>" not in text, "as the page says"
+    rows = [json.loads(line) for line in text.splitlines()]
+    path = REAL / f"{name}.reward"
+    assert format_text(path.read_text("utf-8")) == path.read_text("utf-8")
+    with gr.load(path, workers=0) as scorer:
+        assert all(result.passed for result in run_tests(scorer))
+        scores = scorer(**{key: [row[key] for row in rows] for key in ("completion", "gold")})
+        assert bool(attack(scorer, rows[:2]).breaches) == (name == "anywhere")
+    paid = as_floats(scores.columns["reward"]) == 1
+    assert sum(paid != [row["right"] for row in rows]) == wrong
