@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from grpo_rewards.columns import Span, Status
 from grpo_rewards.errors import Severity
@@ -160,8 +160,8 @@ def compile_regex(name: str, pattern: str, flags: str = "") -> Format:
 
 
 def tags(*names: str, prefix: str = "") -> Format:
-    """`<a>…</a> <b>…</b>` in this order: white space between, none of these tags and no empty text
-    inside, nothing else around.
+    """`<a>…</a> <b>…</b>` in this order: white space between, nothing around; inside, none of these
+    tags and some text that can be seen.
 
     >>> tags("think", "answer").match("<think> </think><answer>4</answer>").ok
     False
@@ -356,6 +356,14 @@ def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
     return Match(True, match.credit, captures)
 
 
+#: White space, and what Unicode says to show as nothing: a thought of these is empty.
+_UNSEEN: Final = (
+    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+
+
 @functools.lru_cache(maxsize=256)
 def _tags_grammar(body: str) -> str:
     """`<a>…</a> <b>…</b>` with white space between; inside, none of these tags, not only blanks."""
@@ -363,7 +371,7 @@ def _tags_grammar(body: str) -> str:
     parts = " ".join(f'"<{name}>" part{i} "</{name}>" WS?' for i, name in enumerate(names))
     rules = "\n".join(f"part{i}: TEXT" for i in range(len(names)))
     text = rf"<(?!\/?(?:{'|'.join(names)})>)"
-    terminal = rf"TEXT: /\s*(?:[^<\s]|{text})(?:[^<]+|{text})*/"
+    terminal = rf"TEXT: /[{_UNSEEN}]*(?:[^<{_UNSEEN}]|{text})(?:[^<]+|{text})*/"
     return f"start: WS? {parts}\n{rules}\n{terminal}\nWS: /\\s+/\n"
 
 
