@@ -282,8 +282,10 @@ def files(problems: list[tuple[list[str], str]], sizes: list[int]) -> dict[str, 
             command = [sys.executable, "-c", PROGRAM, "score", str(ruleset), str(data)]
             before, started = os.times(), time.perf_counter()
             run = subprocess.run(
-                [*command, "-o", str(out), "--json"], capture_output=True, text=True, check=True
+                [*command, "-o", str(out), "--json"], capture_output=True, text=True, check=False
             )
+            if run.returncode:
+                sys.exit(run.stderr)
             after = os.times()
             cpu = after.children_user - before.children_user
             cpu += after.children_system - before.children_system
@@ -415,9 +417,14 @@ def main() -> None:
         "ray": lambda: on_ray(problems, 100_000 // part),
         "files": lambda: files(problems, sizes),
     }
-    report = {name: run() for name, run in parts.items() if given.only in (None, name)}
-    if given.json is not None:
-        given.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    report: dict[str, Any] = {}
+    if given.only is not None and given.json is not None and given.json.exists():
+        report = json.loads(given.json.read_text("utf-8"))  # one part is measured anew
+    for name, run in parts.items():
+        if given.only in (None, name):
+            report[name] = run()
+        if given.json is not None:
+            given.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(json.dumps(report))
 
 
