@@ -117,6 +117,26 @@ def causes(status: Mapping[str, Sequence[str]]) -> Chart | None:
     )  # fmt: skip
 
 
+def faults(counts: Mapping[tuple[str, str], int]) -> Chart | None:
+    """Completions by format and what it wanted where they left it, the twelve most frequent."""
+    alt = altair()
+    most = sorted(counts, key=lambda name: (-counts[name], name))[:12]
+    if not most:
+        return None
+    several = len({shape for shape, _ in most}) > 1
+    rows = [
+        {"wanted": f"{shape}: {wanted}" if several else wanted, "rows": counts[shape, wanted]}
+        for shape, wanted in most
+    ]
+    return _done(
+        _chart(rows).mark_bar(cornerRadiusEnd=2).encode(
+            y=alt.Y("wanted:N", title="wanted", sort=None), x=alt.X("rows:Q", title="rows"),
+            tooltip=["wanted:N", "rows:Q"],
+        ),
+        height=max(60, 24 * len(rows)),
+    )  # fmt: skip
+
+
 def by_length(lengths: Floats, values: Floats, name: str) -> Chart | None:
     """The mean of a score over rows of like length, with twice its standard error."""
     alt = altair()

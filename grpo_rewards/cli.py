@@ -26,6 +26,7 @@ from grpo_rewards.terminal import (
     AsJson,
     File,
     Files,
+    Group,
     Mapping,
     Settings,
     Step,
@@ -192,6 +193,7 @@ def explain(
     mapping: Mapping = None,
     settings: Settings = None,
     step: Step = None,
+    group: Group = None,
     allow_extern: AllowExtern = False,
     as_json: AsJson = False,
 ) -> None:
@@ -205,17 +207,20 @@ def explain(
             plan = scorer.explain()
             print_json({"plan": plan}) if as_json else out.print(plan, markup=False)
             return
-        columns = read_row(scorer, data, row, mapping=pairs(mapping, "--map"))
+        columns, mates = read_row(scorer, data, row, mapping=pairs(mapping, "--map"), group=group)
+        if scorer.needs_groups and group is None:
+            hint = "name the column of group ids with --group"
+            err.print(f"the ruleset looks at groups: {hint}; here the row is alone", markup=False)
         if step is not None:
             columns["step"] = step
         if as_json:
-            why, found = look(scorer, columns)
+            why, found = look(scorer, columns, mates)
             print_json({"why": why, "marks": found})
             return
-        for explanation in explain_row(scorer, columns):
+        for explanation in explain_row(scorer, columns, mates):
             out.print(explanation.to_tree())
         text = completion_text(columns)
-        found = marks(scorer, columns)
+        found = marks(scorer, columns, mates)
         if out.is_terminal:
             out.print(marked(text, found))
         for line in remarks(text, found):

@@ -13,6 +13,7 @@ from grpo_rewards.scorereport import scores_report
 from grpo_rewards.terminal import (
     AllowExtern,
     AsJson,
+    Group,
     Mapping,
     Settings,
     opened,
@@ -36,6 +37,11 @@ def report(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Completions in the table, drawn evenly.")] = 500,
     title: Annotated[str, typer.Option(help="Of the page; else the ruleset's name.")] = "",
+    group: Group = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="COLUMN", help="What two files have in common; else places."),
+    ] = None,
     mapping: Mapping = None,
     settings: Settings = None,
     allow_extern: AllowExtern = False,
@@ -51,7 +57,13 @@ def report(
     )
     with opening as scorer:
         page = scores_report(
-            scores, scorer, mapping=pairs(mapping, "--map"), rows=rows, title=title
+            scores,
+            scorer,
+            mapping=pairs(mapping, "--map"),
+            group=group,
+            key=key,
+            rows=rows,
+            title=title,
         )
     path = page.write(output)
     if as_json:

@@ -26,6 +26,7 @@ from grpo_rewards.terminal import (
     AllowExtern,
     AsJson,
     File,
+    Group,
     Mapping,
     Settings,
     Step,
@@ -43,9 +44,6 @@ _OP_CHARS = 24  # of an op in a table that fits 80 columns
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="OUT", help="JSONL or Parquet; by its ending."),
-]
-Group = Annotated[
-    str | None, typer.Option("--group", metavar="COLUMN", help="Group ids, one per prompt.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Score this many rows.")]
 ShardText = Annotated[

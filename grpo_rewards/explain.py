@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,21 +48,29 @@ class Explanation:
         return line
 
 
-def explain_row(scorer: Scorer, row: Mapping[str, Any]) -> list[Explanation]:
-    """The explanation of every score of one row, then of its reward.
-
-    A group-level ruleset sees the row as a group of its own.
-    """
-    columns = {name: [value] for name, value in row.items()}
-    columns.setdefault("group", [0])
-    plan = Plan.of(scorer.graph, scorer.graph.columns)
-    execution = scorer.execute(plan, columns)
-    execution.run()
+def explain_row(
+    scorer: Scorer, row: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> list[Explanation]:
+    """The explanation of every score of one row, then of its reward. `mates` are the other rows of
+    its group, for a ruleset that looks at groups."""
+    plan, execution = executed(scorer, row, mates)
     names: dict[int, str] = {}
     for name, number in plan.outputs.items():
         names.setdefault(number, name)  # a reward that is a score goes by the score's name
     teller = _Teller(scorer.graph, execution, names)
     return [teller.output(name, number) for name, number in plan.outputs.items()]
+
+
+def executed(
+    scorer: Scorer, row: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Plan, Execution]:
+    """The whole ruleset over one row, which comes first, and the other rows of its group."""
+    columns = {name: [value, *(mate.get(name) for mate in mates)] for name, value in row.items()}
+    columns["group"] = [0] * (1 + len(mates))
+    plan = Plan.of(scorer.graph, scorer.graph.columns)
+    execution = scorer.execute(plan, columns)
+    execution.run()
+    return plan, execution
 
 
 @dataclass(slots=True)

@@ -12,8 +12,7 @@ from rich.text import Text
 from grpo_rewards.batch import chat_text
 from grpo_rewards.columns import Span
 from grpo_rewards.execute import Execution
-from grpo_rewards.explain import explain_row, shorten
-from grpo_rewards.plan import Plan
+from grpo_rewards.explain import executed, explain_row, shorten
 from grpo_rewards.rules import language
 from grpo_rewards.scorer import Scorer
 
@@ -21,18 +20,21 @@ from grpo_rewards.scorer import Scorer
 Mark = tuple[int, int, str, str]
 
 
-def look(scorer: Scorer, columns: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Mark]]:
-    """Why a row got its scores, as nested records, and what to mark in its completion."""
-    why = [dataclasses.asdict(tree) for tree in explain_row(scorer, columns)]
-    return why, marks(scorer, columns)
+def look(
+    scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], list[Mark]]:
+    """Why a row got its scores, as nested records, and what to mark in its completion; `mates` are
+    the other rows of its group."""
+    why = [dataclasses.asdict(tree) for tree in explain_row(scorer, columns, mates)]
+    return why, marks(scorer, columns, mates)
 
 
-def marks(scorer: Scorer, columns: Mapping[str, Any]) -> list[Mark]:
+def marks(
+    scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> list[Mark]:
     """Places in a completion: what was extracted, where a format is left, what is in another
     language than asked for."""
-    batch = {name: [value] for name, value in columns.items()} | {"group": [0]}
-    execution = scorer.execute(Plan.of(scorer.graph, scorer.graph.columns), batch)
-    execution.run()
+    _, execution = executed(scorer, columns, mates)
     found: list[Mark] = []
     for number, node in enumerate(scorer.graph.nodes):
         if not execution.computed(number)[0]:

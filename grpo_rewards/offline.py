@@ -11,6 +11,7 @@ from typing import Any
 from grpo_rewards.checks import Checks
 from grpo_rewards.dataset import Batch, Position, Shard, open_dataset
 from grpo_rewards.errors import BatchError, RewardError, RuleError
+from grpo_rewards.groups import group_key
 from grpo_rewards.journal import Journal
 from grpo_rewards.memo import code_digest
 from grpo_rewards.output import Output, open_output
@@ -298,10 +299,23 @@ def read_rows(
 
 
 def read_row(
-    scorer: Scorer, source: Path, row: int, *, mapping: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The inputs of one row of a dataset, by its number from 0."""
-    rows = read_rows(scorer, source, mapping=mapping, limit=row + 1)
+    scorer: Scorer,
+    source: Path,
+    row: int,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    group: str | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The inputs of one row of a dataset, by its number from 0, and those of the other rows of its
+    group, by a column of group ids."""
+    extra = {} if group is None else {_KEY: group}
+    limit = row + 1 if group is None else None
+    rows = read_rows(scorer, source, mapping=mapping, extra=extra, limit=limit)
     if row >= len(rows):
         raise BatchError(f"{source}: there is no row {row}; it has {len(rows)}")
-    return rows[row]
+    keys = [group_key(one.pop(_KEY, None)) for one in rows]
+    mates = [one for i, one in enumerate(rows) if group and i != row and keys[i] == keys[row]]
+    return rows[row], mates
+
+
+_KEY = "group id"  # no input has a name with a space

@@ -48,12 +48,15 @@ class ReportRow:
     b: Mapping[str, float | None] | None = None
     other: str | None = None
 
-    def explain(self, scorer: Scorer, columns: Mapping[str, Any]) -> None:
+    def explain(
+        self, scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Add why the row got its scores, and the marks in its completion. `columns` are the
-        ruleset's inputs; BatchError where one is missing."""
+        ruleset's inputs, `mates` those of the other rows of its group; BatchError where an input
+        is missing."""
         from grpo_rewards.look import look
 
-        self.why, self.marks = look(scorer, columns)
+        self.why, self.marks = look(scorer, columns, mates)
 
     def as_json(self) -> dict[str, Any]:
         """For the page; long texts are cut, and say so."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 
 from grpo_rewards import charts
 from grpo_rewards.batch import chat_text
-from grpo_rewards.dataset import open_dataset
+from grpo_rewards.dataset import NOWHERE, lookup, open_dataset
 from grpo_rewards.errors import BatchError
+from grpo_rewards.groups import group_key
 from grpo_rewards.offline import BATCH_ROWS, column_paths
 from grpo_rewards.report import Report, ReportRow
 from grpo_rewards.scorer import Scorer
@@ -34,6 +36,7 @@ class Scored:
     status: dict[str, list[str]]
     lengths: list[float] = field(default_factory=list)
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    ids: list[Hashable] = field(default_factory=list)  # a row's place, or its key and which of them
     meta: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -52,10 +55,12 @@ def read_scores(
     paths: Mapping[str, str] | None = None,
     *,
     sample: int = 0,
-    keep: Collection[int] = (),
+    keep: Collection[Hashable] = (),
+    key: str | None = None,
 ) -> Scored:
     """A file that `grpo-rewards score -o` wrote, with the records of `sample` rows, drawn evenly,
-    or of the rows to `keep`. `paths` names text columns. BatchError where it holds no scores."""
+    or of the rows to `keep`, by their ids: their place, or by a `key` column its value and how many
+    rows before have it. `paths` names text columns. BatchError where the file holds no scores."""
     dataset = open_dataset(path)
     fields = dataset.fields()
     names = tuple(name for name in fields if f"{name}_status" in fields)
@@ -66,6 +71,7 @@ def read_scores(
     texts = _text_columns(fields, paths or {})
     wanted = frozenset(keep)
     rng = random.Random(0)
+    before: Counter[Hashable] = Counter()
     for batch in dataset.batches(BATCH_ROWS, columns={}):
         for record in batch.rows:
             number = len(found)
@@ -73,11 +79,24 @@ def read_scores(
                 found.values[name].append(_number(record.get(name), path, number, name))
                 found.status[name].append(str(record.get(f"{name}_status") or "ok"))
             found.lengths.append(float(len(text_of(record.get(texts["completion"])))))
-            if number in wanted:
+            found.ids.append(number if key is None else _identity(record, key, path, before))
+            if found.ids[-1] in wanted:
                 found.records[number] = record
             elif sample:
                 _keep(found.records, number, record, sample, rng)
     return found
+
+
+def _identity(
+    record: dict[str, Any], key: str, path: Path, before: Counter[Hashable]
+) -> tuple[Hashable, int]:
+    """The value under a key, and how many rows before had the same."""
+    value = lookup(record, key)
+    if value is NOWHERE:
+        raise BatchError(f"{path}: row {before.total()}: no column `{key}`\n  hint: see --key")
+    name = group_key(value)
+    before[name] += 1
+    return name, before[name]
 
 
 def _number(value: Any, path: Path, row: int, name: str) -> float | None:
@@ -139,15 +158,18 @@ def scores_report(
     scorer: Scorer | None = None,
     *,
     mapping: Mapping[str, str] | None = None,
+    group: str | None = None,
+    key: str | None = None,
     rows: int = 500,
     title: str = "",
 ) -> Report:
-    """The page of one scores file, or of two over the same rows. With the ruleset that scored them
-    the table's rows have explain trees and marks in the text."""
+    """The page of one scores file, or of two over the same rows: rows of the same place, or with
+    the same `key`. With the ruleset that scored them the table's rows have explain trees and marks
+    in the text, and a chart says where formats are left; `group` is the column of group ids."""
     paths = dict(mapping or {})
     if scorer is not None:
         paths = {**column_paths(scorer, paths, open_dataset(files[0]).fields()), **paths}
-    scored = read_scores(files[0], paths, sample=rows)
+    scored = read_scores(files[0], paths, sample=rows, key=key)
     report = Report(title or scored.meta.get("ruleset") or files[0].stem, facts=_facts(scored))
     if scorer is not None and scored.meta.get("hash", scorer.hash) != scorer.hash:
         report.notes.append("The ruleset has changed since: trees and marks are of the new one.")
@@ -157,9 +179,21 @@ def scores_report(
     for name in dict.fromkeys((first, "reward")):
         chart = charts.by_length(lengths, scored.column(name), name)
         report.add("Against length", f"{name} against length", chart)
-    shown = _rows(scored, scorer, paths)
+    mates: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
+    if scorer is not None:
+        report.add(
+            "Formats",
+            "where completions leave them",
+            charts.faults(faults(scorer, files[0], paths)),
+        )
+        if scorer.needs_groups and group is None:
+            report.notes.append("The trees show each row as a group of its own: name --group.")
+        elif scorer.needs_groups:
+            mates = _groups(scored, group, paths)
+    shown = _rows(scored, scorer, paths, group, mates)
     if len(files) == 2:
-        _compare(report, scored, read_scores(files[1], paths, keep=scored.records), shown, paths)
+        keep = {scored.ids[i] for i in scored.records}
+        _compare(report, scored, read_scores(files[1], paths, keep=keep, key=key), shown, paths)
     report.rows(shown)
     return report
 
@@ -175,7 +209,58 @@ def _facts(scored: Scored) -> dict[str, str]:
     return facts
 
 
-def _rows(scored: Scored, scorer: Scorer | None, paths: Mapping[str, str]) -> list[ReportRow]:
+def _groups(
+    scored: Scored, group: str | None, paths: Mapping[str, str]
+) -> dict[Any, list[tuple[int, dict[str, Any]]]]:
+    """The rows' inputs of every group that has a row in the table, with their places."""
+    wanted = {group_key(lookup(record, group)) for record in scored.records.values()}
+    found: dict[Any, list[tuple[int, dict[str, Any]]]] = {name: [] for name in wanted}
+    number = 0
+    for batch in open_dataset(scored.path).batches(BATCH_ROWS, columns={}):
+        for record in batch.rows:
+            name = group_key(lookup(record, group))
+            if name in found:
+                found[name].append((number, _inputs(record, paths)))
+            number += 1
+    return found
+
+
+def _inputs(record: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+    """The ruleset's inputs in a record."""
+    found = {name: lookup(record, path) for name, path in paths.items()}
+    return {name: value for name, value in found.items() if value is not NOWHERE}
+
+
+def faults(scorer: Scorer, path: Path, paths: Mapping[str, str]) -> Counter[tuple[str, str]]:
+    """How many completions leave each format for want of what, over a whole file; a format that is
+    matched against a part of an input, or that needs a deadline, is passed over."""
+    found: Counter[tuple[str, str]] = Counter()
+    graph = scorer.graph
+    matches = [
+        (graph[node.args[0]].value, graph[node.args[1]].option("name"))
+        for node in graph.nodes
+        if node.op == "match" and graph[node.args[1]].op == "input"
+    ]
+    matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
+    if not matches:
+        return found
+    for batch in open_dataset(path).batches(BATCH_ROWS, columns={}):
+        for record in batch.rows:
+            inputs = _inputs(record, paths)
+            for shape, name in matches:
+                left = shape.match(text_of(inputs.get(name))).at
+                if left is not None:
+                    found[shape.name, " or ".join(left.expected[:3]) or "nothing more"] += 1
+    return found
+
+
+def _rows(
+    scored: Scored,
+    scorer: Scorer | None,
+    paths: Mapping[str, str],
+    group: str | None,
+    mates: Mapping[Any, Sequence[tuple[int, dict[str, Any]]]],
+) -> list[ReportRow]:
     fields = list(next(iter(scored.records.values()), {}))
     texts = _text_columns(fields, paths)
     rows = []
@@ -187,8 +272,8 @@ def _rows(scored: Scored, scorer: Scorer | None, paths: Mapping[str, str]) -> li
         gold = record.get(texts["gold"])
         row.gold = None if gold is None else text_of(gold)
         if scorer is not None:
-            columns = {name: record.get(path) for name, path in paths.items() if path in record}
-            row.explain(scorer, columns)
+            others = mates.get(group_key(lookup(record, group)), ()) if mates else ()
+            row.explain(scorer, _inputs(record, paths), [one for n, one in others if n != i])
         rows.append(row)
     return rows
 
@@ -196,17 +281,25 @@ def _rows(scored: Scored, scorer: Scorer | None, paths: Mapping[str, str]) -> li
 def _compare(
     report: Report, a: Scored, b: Scored, shown: list[ReportRow], paths: Mapping[str, str]
 ) -> None:
-    """Adds what a second run changed: matched by place, so both have the same rows."""
-    if len(a) != len(b):
-        hint = "score the same file, or as many completions of the same prompts"
+    """Adds what a second run changed, over the rows that both have."""
+    if len(a) != len(b) and not isinstance(a.ids[-1], tuple):
+        hint = "score the same file, or name a column that tells rows apart with --key"
         message = f"{a.path} has {len(a):,} rows, {b.path} {len(b):,}"
         raise BatchError(f"{message}\n  hint: {hint}")
-    left, right = a.column("reward"), b.column("reward")
+    place = {name: i for i, name in enumerate(b.ids)}
+    there = [name in place for name in a.ids]
+    left = a.column("reward")[there]
+    right = b.column("reward")[[place[name] for name in a.ids if name in place]]
+    if len(left) < max(len(a), len(b)):
+        lost = (len(a) - len(left), len(b) - len(left))
+        report.notes.append(f"{lost[0]:,} rows are only in A, {lost[1]:,} only in B.")
     same = np.isclose(left, right, rtol=1e-9, atol=1e-12, equal_nan=True)
     report.facts |= {"B": b.path.name, "rewards changed": f"{int((~same).sum()):,}"}
     report.add("A and B", "rewards of the same rows", charts.against(left, right))
     report.add("A and B", "reward in B minus A", charts.histogram("change", right - left))
     texts = _text_columns(list(next(iter(b.records.values()), {})), paths)
     for row in shown:
-        row.b = b.row(row.row)
-        row.other = text_of(b.records[row.row].get(texts["completion"]))
+        i = place.get(a.ids[row.row])
+        if i is not None:
+            row.b = b.row(i)
+            row.other = text_of(b.records[i].get(texts["completion"]))

@@ -31,6 +31,9 @@ Mapping = Annotated[
         "--map", metavar="INPUT=COLUMN", help="Bind an input; COLUMN may be a dotted path."
     ),
 ]
+Group = Annotated[
+    str | None, typer.Option("--group", metavar="COLUMN", help="Group ids, one per prompt.")
+]
 Step = Annotated[
     float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
 ]

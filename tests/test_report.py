@@ -19,7 +19,7 @@ import grpo_rewards as gr
 from grpo_rewards import charts
 from grpo_rewards.cli import app
 from grpo_rewards.look import look
-from grpo_rewards.scorereport import read_scores, scores_report
+from grpo_rewards.scorereport import faults, read_scores, scores_report
 from grpo_train.report import run_report
 
 ARITHMETIC = ROOT / "rulesets" / "arithmetic.reward"
@@ -113,7 +113,7 @@ def test_the_sample_is_even_and_the_charts_are_of_all_rows(tmp_path: Path) -> No
     [
         ('{"completion": "x"}', "no scores in it"),
         ("", "empty"),
-        ("{", "not JSON"),
+        ("{", "cut off"),
         ('{"reward": "much", "reward_status": "ok"}', "row 0: `reward` is a str"),
     ],
 )
@@ -141,6 +141,58 @@ def test_two_files_of_other_lengths_are_refused(scored: tuple[Path, Path], tmp_p
     short.write_text("\n".join(scored[0].read_text().splitlines()[:5]))
     with pytest.raises(gr.BatchError, match="60 rows"):
         scores_report([scored[0], short])
+
+
+def test_two_files_are_matched_by_a_key(scored: tuple[Path, Path], tmp_path: Path) -> None:
+    """Keys that stand in several rows are told apart by their order."""
+    lines = scored[0].read_text().splitlines()
+    numbered = [json.dumps({**json.loads(line), "id": i // 2}) for i, line in enumerate(lines)]
+    turned = [numbered[i ^ 1] for i in range(len(numbered))][::-1]  # groups turned, pairs in order
+    for name, rows in (("a", numbered), ("b", turned[10:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    report = scores_report([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], key="id")
+    assert report.facts["rewards changed"] == "0"
+    assert "10 rows are only in A, 0 only in B." in report.notes
+    rows = data_of(report.html())["rows"]
+    assert [("b" in row) for row in rows] == [i < 50 for i in range(60)]
+    assert all(row["other"] == row["completion"] for row in rows[:50])
+    with pytest.raises(gr.BatchError, match="no column `name`"):
+        scores_report([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], key="name")
+
+
+def test_faults_are_counted_over_the_whole_file(scored: tuple[Path, Path]) -> None:
+    with gr.load(ARITHMETIC, workers=0) as scorer:
+        found = faults(scorer, scored[0], {"completion": "completion"})
+        shape = next(n.value for n in scorer.graph.nodes if n.type.kind == "format")
+    left = [shape.match(text).at for text, _ in TEXTS * 6]
+    assert found.total() == sum(at is not None for at in left) > 0
+    assert "Formats" in {
+        chart["section"] for chart in data_of(scores_report([scored[0]], scorer).html())["charts"]
+    }
+
+
+def test_a_tree_of_a_ruleset_that_looks_at_groups_sees_the_group(tmp_path: Path) -> None:
+    ruleset = tmp_path / "g.reward"
+    ruleset.write_text(
+        "ruleset g\n\ninput completion: chat\n\nscore long = text.length(completion)\n\n"
+        "reward = long - group.mean(long)\n"
+    )
+    texts = ["a", "bbb", "cc", "dddddd"]
+    rows = [{"completion": text, "q": i // 2} for i, text in enumerate(texts)]
+    data, out = tmp_path / "d.jsonl", tmp_path / "s.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    command = ["score", str(ruleset), str(data), "--group", "q", "-o", str(out)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    with gr.load(ruleset) as scorer:
+        page = data_of(scores_report([out], scorer, group="q").html())
+        alone = data_of(scores_report([out], scorer).html())
+    rewards = [row["scores"]["reward"] for row in page["rows"]]
+    assert rewards == [-1, 1, -2, 2]
+    assert [float(row["why"][-1]["value"]) for row in page["rows"]] == rewards
+    assert [float(row["why"][-1]["value"]) for row in alone["rows"]] == [0] * 4
+    told = ["explain", str(ruleset), str(data), "--row", "3"]
+    assert "= 2" in CliRunner().invoke(app, [*told, "--group", "q"]).stdout
+    assert "name the column of group ids" in CliRunner().invoke(app, told).stderr
 
 
 def test_correlation_is_pearsons_and_null_without_variation() -> None:
