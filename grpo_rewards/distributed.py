@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -182,6 +183,13 @@ def _join(ray: Any, address: str | None, actors: int | None) -> None:
     if address is None:
         ray.init(address="local", num_cpus=actors, include_dashboard=False, **quiet)
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # Ray itself would try for a minute
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            cause = error.strerror or str(error)
+            raise RewardError(f"no Ray cluster at {address}: {cause}") from None
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:

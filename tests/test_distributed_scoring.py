@@ -190,3 +190,9 @@ def test_a_bad_row_is_told_as_in_one_process(cluster: Any, data: Path) -> None:
         assert result.exit_code == 1
         shown.append(str(result.exception))
     assert shown[0] == shown[1] and "data.jsonl:31:" in shown[0]
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(data: Path, tmp_path: Path) -> None:
+    more = ["-o", str(tmp_path / "x.jsonl"), "--engine", "ray", "--address", "127.0.0.1:1"]
+    result = CliRunner().invoke(app, ["score", str(BOXED), str(data), *more])
+    assert result.exit_code and "no Ray cluster at 127.0.0.1:1" in str(result.exception)
