@@ -32,10 +32,11 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grpo_train.config import Loss, Optim
+from grpo_train.native import NativeEngine
 from grpo_train.pack import batch_logprobs, pack
 from grpo_train.policy import Policy, wrap
 from grpo_train.preflight import self_test
-from grpo_train.rollout import NativeEngine, Rollouts, Sampling, row_seeds
+from grpo_train.rollout import Rollouts, Sampling, row_seeds
 from grpo_train.update import Batch, Updater
 
 SHAPES: dict[str, dict[str, int]] = {

@@ -4,13 +4,14 @@ Trees lie end to end in one row. Every token goes through the linear layers once
 only here prompts and branches are cut out: a prompt attends to itself, a branch to its prompt and
 itself. That costs P² + G·C·(P + C) instead of (P + G·C)², and is exact. The function is registered
 with transformers under `NAME`, so any model that hands its keyword arguments down to its attention
-runs unmodified; without a layout it is SDPA.
+runs unmodified: a layout travels down as `tree`, be it of packed trees (`TreeLayout`) or of rows
+that are being decoded (`cache.py`). Without a layout it is what the model would have done itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,40 +22,142 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "grpo_tree"
+SCORES_BYTES = 64 << 20  # up to here scores are held: products of whole groups are faster
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a layer says about its scores."""
+
+    scale: float
+    cap: float = 0.0  # Gemma 2: cap · tanh(x / cap); 0 = off
+    window: int = 0  # how many tokens back a token sees, itself included; 0 = all
+
+    def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
+        """Scores (scaled already) → softmax over the keys that are visible, as wide as `scores`."""
+        if self.cap:
+            scores = self.cap * torch.tanh(scores / self.cap)
+        if visible is not None:
+            scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+        return torch.softmax(scores, dim=-1).to(scores.dtype)
+
+    def near(self, query: Tensor, key: Tensor) -> Tensor:
+        """Which keys are not later than the query, nor outside its window, by positions."""
+        back = query - key
+        return (back >= 0) & (back < self.window) if self.window else back >= 0
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
+        """q [n, H, L, D], k and v [n, heads, K, D], visible [n, 1, L, K] → [n, H, L, D].
+
+        `visible` None is causality, where L = K; SDPA is faster with the word than with a mask.
+        """
+        if not self.cap:
+            gqa, causal = q.shape[1] != k.shape[1], visible is None
+            return scaled_dot_product_attention(
+                q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale, enable_gqa=gqa
+            )
+        if visible is None:
+            visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        rep = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(rep, dim=1), v.repeat_interleave(rep, dim=1)
+        return self.weights(q * self.scale @ k.mT, visible) @ v
+
+
+class Attends(Protocol):
+    """A layout: knows which of the tokens that it laid out see each other."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
+        """query [R, H, T, D] → output [R, T, H, D]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TreeLayout:
-    """Where K prompts and B branches lie in a row of T tokens; padded indices point at token 0."""
+    """Where K prompts with up to G branches each lie in a row; padded indices are token 0."""
 
     prompt: Tensor  # [K, P] index in the row
-    branch: Tensor  # [B, C] index in the row
-    owner: Tensor  # [B] which prompt a branch follows
-    visible: Tensor  # [B, 1, C, P + C] bool: the prompt's real tokens, then the branch up to itself
+    length: Tensor  # [K] tokens of each prompt
+    branch: Tensor  # [K, G, C] index in the row
     prompt_real: Tensor  # flat positions in [K · P] that are not padding
-    branch_real: Tensor  # flat positions in [B · C] that are not padding
+    branch_real: Tensor  # flat positions in [K · G · C] that are not padding
+    masks: dict[int, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # by window
 
     @staticmethod
-    def of(prompts: list[range], branches: list[range], owner: list[int]) -> TreeLayout:
-        """From the spans of prompts and branches; a branch without tokens is not listed."""
+    def of(prompts: list[range], branches: list[list[range]]) -> TreeLayout:
+        """From the spans of prompts and each one's branches; one without tokens is not listed."""
         prompt, prompt_on = _indices(prompts)
-        branch, branch_on = _indices(branches)
-        who = torch.tensor(owner, dtype=torch.int64)
-        causal = torch.ones(branch.shape[1], branch.shape[1], dtype=torch.bool).tril()
-        before = prompt_on[who][:, None, :].expand(-1, branch.shape[1], -1)
-        own = causal.expand(len(branch), -1, -1)
+        group = max(map(len, branches), default=0)
+        padded = [span for spans in branches for span in spans + [range(0)] * (group - len(spans))]
+        branch, branch_on = _indices(padded)
         return TreeLayout(
             prompt,
-            branch,
-            who,
-            torch.cat([before, own], dim=-1)[:, None],
+            prompt_on.sum(dim=1),
+            branch.view(len(prompts), group, -1) if group else branch.view(len(prompts), 0, 0),
             prompt_on.flatten().nonzero().flatten(),
             branch_on.flatten().nonzero().flatten(),
         )
 
     def to(self, device: torch.device) -> TreeLayout:
         """The same on another device."""
-        return TreeLayout(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return TreeLayout(
+            self.prompt.to(device),
+            self.length.to(device),
+            self.branch.to(device),
+            self.prompt_real.to(device),
+            self.branch_real.to(device),
+        )
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
+        """Attention of one packed row: query [1, H, T, D] → [1, T, H, D]."""
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, D]
+        if rules.window not in self.masks:
+            self.masks[rules.window] = self._visible(rules)
+        prompt_sees, branch_sees = self.masks[rules.window]
+        pq, pk, pv = (cut(x, self.prompt) for x in (q, k, v))  # [K, heads, P, D]
+        result = torch.zeros_like(q)
+        first = rules.attend(pq, pk, pv, prompt_sees).transpose(1, 2)
+        result = _put(result, self.prompt, self.prompt_real, first)
+        if self.branch.numel():
+            second = self._branches((q, k, v), (pk, pv), branch_sees, rules)
+            result = _put(result, self.branch, self.branch_real, second)
+        return result[None]
+
+    def _visible(self, rules: Rules) -> tuple[Tensor | None, Tensor]:
+        """Of prompts [1, 1, P, P], None where that is plain causality, and of branches
+        [K, C, P + C]. Padding stands on the right: causality hides it from real tokens."""
+        column = torch.arange(self.prompt.shape[1], device=self.prompt.device)
+        at = torch.arange(self.branch.shape[2], device=self.prompt.device)
+        far = rules.near(self.length[:, None, None] + at[:, None], column)
+        far &= column < self.length[:, None, None]
+        own = rules.near(at[:, None], at).expand(len(far), -1, -1)
+        prompts = rules.near(column[:, None], column)[None, None] if rules.window else None
+        return prompts, torch.cat([far, own], dim=-1)
+
+    def _branches(
+        self, row: tuple[Tensor, ...], prompt: tuple[Tensor, ...], visible: Tensor, rules: Rules
+    ) -> Tensor:
+        """[K, G, C, H, D] of all branches, from q, k, v of the row and the prompts' k, v."""
+        q, k, v = (x.index_select(0, self.branch.flatten()) for x in row)
+        (trees, group, length), (heads, dim), kv = self.branch.shape, q.shape[1:], k.shape[1]
+        pk, pv = prompt
+        if 4 * heads * self.branch.numel() * visible.shape[-1] > SCORES_BYTES:
+            many = [x.repeat_interleave(group, dim=0) for x in (pk, pv)]
+            q, k, v = (x.view(trees * group, length, -1, dim).transpose(1, 2) for x in (q, k, v))
+            k, v = (torch.cat([p, x], dim=2) for p, x in zip(many, (k, v), strict=True))
+            out = rules.attend(q, k, v, visible.repeat_interleave(group, dim=0)[:, None])
+            return out.transpose(1, 2).reshape(trees, group, length, heads, dim)
+        # A group's queries in one product with their prompt's keys: [K, kv, G, C, rep, D].
+        q = (q * rules.scale).view(trees, group, length, kv, -1, dim).permute(0, 3, 1, 2, 4, 5)
+        k, v = (x.view(trees, group, length, kv, dim).permute(0, 3, 1, 2, 4) for x in (k, v))
+        shape = q.shape[:-1]
+        far = q.flatten(2, 4) @ pk.mT
+        near = q.flatten(3, 4) @ k.mT
+        scores = torch.cat([far.view(*shape, -1), near.view(*shape, -1)], dim=-1)
+        weights = rules.weights(scores, visible[:, None, None, :, None])
+        size = pk.shape[2]
+        out = (weights[..., :size].flatten(2, 4) @ pv).view(*shape, dim)
+        out = out + (weights[..., size:].flatten(3, 4) @ v).view(*shape, dim)
+        return out.permute(0, 2, 3, 1, 4, 5).flatten(3, 4)
 
 
 def _indices(spans: list[range]) -> tuple[Tensor, Tensor]:
@@ -68,7 +171,19 @@ def _indices(spans: list[range]) -> tuple[Tensor, Tensor]:
     return index, torch.arange(index.shape[1]) < length[:, None]
 
 
-def tree_attention(
+def cut(x: Tensor, index: Tensor) -> Tensor:
+    """[T, heads, D] at [n, L] → [n, heads, L, D]."""
+    found = x.index_select(0, index.flatten())
+    return found.view(*index.shape, *x.shape[1:]).transpose(1, 2)
+
+
+def _put(result: Tensor, index: Tensor, real: Tensor, x: Tensor) -> Tensor:
+    """Write [..., heads, D] to the tokens of `index` [...]; padding is left out."""
+    flat = x.reshape(-1, *result.shape[1:]).to(result.dtype)
+    return result.index_copy(0, index.flatten()[real], flat.index_select(0, real))
+
+
+def attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -76,46 +191,25 @@ def tree_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    tree: TreeLayout | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    tree: Attends | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one packed row: query [1, H, T, D] → output [1, T, H, D]."""
-    if tree is None:
+    """What a model's layer calls: query [R, H, T, D] → output [R, T, H, D]."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rules = Rules(scale, softcap or 0.0, sliding_window or 0)
+    if tree is not None:
+        return tree.attend(query, key, value, rules), None
+    if not softcap:
         out: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
         return out
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, D]
-    gqa = q.shape[1] != k.shape[1]
-    pq, pk, pv = (_cut(x, tree.prompt) for x in (q, k, v))  # [K, heads, P, D]
-    # Padding stands on the right, so causality hides it from every real token.
-    first = scaled_dot_product_attention(pq, pk, pv, is_causal=True, scale=scaling, enable_gqa=gqa)
-    result = torch.zeros_like(q)
-    result = _put(result, tree.prompt, tree.prompt_real, first)
-    if len(tree.branch):
-        bq, bk, bv = (_cut(x, tree.branch) for x in (q, k, v))  # [B, heads, C, D]
-        bk = torch.cat([pk.index_select(0, tree.owner), bk], dim=2)
-        bv = torch.cat([pv.index_select(0, tree.owner), bv], dim=2)
-        second = scaled_dot_product_attention(
-            bq, bk, bv, attn_mask=tree.visible, scale=scaling, enable_gqa=gqa
-        )
-        result = _put(result, tree.branch, tree.branch_real, second)
-    return result[None], None
-
-
-def _cut(x: Tensor, index: Tensor) -> Tensor:
-    """[T, heads, D] at [n, L] → [n, heads, L, D]."""
-    found = x.index_select(0, index.flatten())
-    return found.view(*index.shape, *x.shape[1:]).transpose(1, 2)
-
-
-def _put(result: Tensor, index: Tensor, real: Tensor, x: Tensor) -> Tensor:
-    """Write [n, heads, L, D] to its tokens; padding is left out."""
-    flat = x.transpose(1, 2).flatten(0, 1)
-    return result.index_copy(0, index.flatten()[real], flat.index_select(0, real))
+    return rules.attend(query, key, value, attention_mask).transpose(1, 2), None
 
 
 def register() -> None:
     """Make `NAME` known to transformers; its masks are SDPA's."""
-    AttentionInterface.register(NAME, tree_attention)
+    AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

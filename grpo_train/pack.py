@@ -23,44 +23,29 @@ from grpo_train.logprob import Support, sampled_logprobs
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
-Layout = Literal["flat", "rows", "plain"]
-PROMPT, PADDING = 0, -1  # segments; completion k of a tree is k ≥ 1
+Layout = Literal["flat", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Some trees; the N tokens to train are addressed flat.
 
-    Three layouts, from the fastest to the one that any model can run: `flat`, trees end to end in
-    one row, cut apart by our attention; `rows`, a tree a row, with a 4-D mask; `plain`, a
-    completion a row with its own copy of the prompt, and no mask at all.
+    Two layouts: `flat`, trees end to end in one row, cut apart by our attention; and `plain`, which
+    any model can run: a completion a row with its own copy of the prompt, and no mask at all.
     """
 
     ids: Tensor  # [R, T]
     positions: Tensor  # [R, T], restarting after the prompt
-    segment: Tensor  # [R, T]: PADDING, PROMPT or the completion's number
     source: Tensor  # [N] flat index in [R · T] of the hidden state that predicts the token
     target: Tensor  # [N] the token
     token: Tensor  # [N] index into the rollouts' flat tensors
     row: Tensor  # [N] which rollout
-    layout: Layout
     tree: TreeLayout | None  # of `flat`
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return MicroBatch(**{k: v.to(device) if hasattr(v, "to") else v for k, v in moved.items()})
-
-    def visible(self) -> Tensor | TreeLayout | None:
-        """What sees what: earlier tokens, of the prompt or of the same segment."""
-        if self.layout == "plain":
-            return None  # padding stands on the right
-        if self.tree is not None:
-            return self.tree
-        key, query = self.segment[:, None, :], self.segment[:, :, None]
-        index = torch.arange(self.ids.shape[1], device=self.ids.device)
-        causal = index[None, :] <= index[:, None]
-        return (causal & ((key == PROMPT) | (key == query)))[:, None]  # [R, 1, T, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,56 +111,46 @@ def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
     height = 1 if flat else len(trees)
     width = sum(t.size for t in trees) if flat else max(t.size for t in trees)
     ids = torch.zeros(height * width, dtype=torch.int64)
-    positions, segment = torch.zeros_like(ids), torch.full_like(ids, PADDING)
+    positions = torch.zeros_like(ids)
     source, target, token, row = [], [], [], []
-    spans: tuple[list[range], list[range], list[int]] = ([], [], [])
+    prompts: list[range] = []
+    branches: list[list[range]] = []
     start = 0
     for r, tree in enumerate(trees):
         at, size = start if flat else r * width, len(tree.prompt)
-        _write(ids, positions, segment, at, tree.prompt, 0, PROMPT)
-        spans[0].append(range(at, at + size))
+        _write(ids, positions, at, tree.prompt, 0)
+        prompts.append(range(at, at + size))
+        branches.append([])
         last, at = at + size - 1, at + size
-        for k, (rollout, first, completion) in enumerate(tree.branches, start=1):
+        for rollout, first, completion in tree.branches:
             n = len(completion)
-            _write(ids, positions, segment, at, completion[:-1], size, k)
+            _write(ids, positions, at, completion[:-1], size)
             # The first token is predicted by the prompt's last, each later one by the one before.
             source.append(torch.cat([torch.tensor([last]), torch.arange(at, at + n - 1)]))
             target.append(torch.tensor(completion))
             token.append(torch.arange(first, first + n))
             row.append(torch.full((n,), rollout))
             if n > 1:
-                spans[1].append(range(at, at + n - 1))
-                spans[2].append(r)
+                branches[-1].append(range(at, at + n - 1))
             at += n - 1
         start += tree.size
     shape = (height, width)
     return MicroBatch(
         ids.view(shape),
         positions.view(shape),
-        segment.view(shape),
         torch.cat(source),
         torch.cat(target),
         torch.cat(token),
         torch.cat(row),
-        layout,
-        TreeLayout.of(*spans) if flat else None,
+        TreeLayout.of(prompts, branches) if flat else None,
     )
 
 
-def _write(
-    ids: Tensor,
-    positions: Tensor,
-    segment: Tensor,
-    at: int,
-    tokens: list[int],
-    position: int,
-    name: int,
-) -> None:
+def _write(ids: Tensor, positions: Tensor, at: int, tokens: list[int], position: int) -> None:
     """One run of tokens at a place of the flat tensors."""
     here = slice(at, at + len(tokens))
     ids[here] = torch.tensor(tokens, dtype=torch.int64)
     positions[here] = torch.arange(position, position + len(tokens))
-    segment[here] = name
 
 
 def batch_logprobs(
@@ -187,7 +162,7 @@ def batch_logprobs(
     with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Logprobs and entropy [N] of a micro-batch's tokens, under the policy, with gradients."""
-    hidden = policy.hidden(batch.ids, batch.positions, batch.visible())
+    hidden = policy.hidden(batch.ids, batch.positions, batch.tree)
     picked = hidden.flatten(0, 1).index_select(0, batch.source)
     return sampled_logprobs(
         picked,

@@ -1,9 +1,9 @@
 """The policy: a causal language model, its tokenizer, and how the rest of the package reads them.
 
 Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
-layer is read as a `Head`, and a 4-D mask says what a token may see. The one copy of the weights
-both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because a bf16 copy would round
-the update away: at lr 1e-6 98% of a matrix does not move.
+layer is read as a `Head`, and our attention, called by its layers, knows what a token may see. The
+one copy of the weights both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because
+a bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from grpo_train import distributed
 from grpo_train.attention import NAME, TreeLayout, register
+from grpo_train.cache import ForkedCache
 from grpo_train.errors import ConfigError
 from grpo_train.linear import make_fast
 from grpo_train.logprob import Head
@@ -59,22 +60,22 @@ class Policy:
         self,
         ids: Tensor,
         positions: Tensor,
-        visible: Tensor | TreeLayout | None,
-        cache: Any | None = None,
+        tree: TreeLayout | None = None,
+        cache: ForkedCache | None = None,
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
-        `visible` [R, 1, T, K] bool says which of the K keys a token sees; keys of a sliding window
-        are cut further by `positions`, where the model has one. A layout: the one row holds trees.
-        None: all earlier keys, as the model itself would have it.
+        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: all
+        earlier tokens, as the model itself would have it.
         """
         extra: dict[str, Any] = {}
-        if isinstance(visible, TreeLayout):
+        mask: Any = None
+        if tree is not None or (cache is not None and self.ours):
             # A 4-D mask is handed on untouched: this one only says that none is to be made.
-            extra["tree"] = visible
-            mask: Any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
-        else:
-            mask = None if visible is None else self._masks(positions, visible, cache)
+            extra["tree"] = cache if tree is None else tree
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+        elif cache is not None:
+            mask = self._masks(cache)
         # Transformers recomputes in train mode only, and drops the cache there.
         if self.model.training != (training := self.checkpointing and torch.is_grad_enabled()):
             self.model.train(training)
@@ -94,33 +95,29 @@ class Policy:
         return hidden
 
     @property
-    def trees(self) -> bool:
-        """Whether our attention may run: not where a window or a softcap needs the model's own."""
-        config = self.model.config.get_text_config()
-        kinds = getattr(config, "layer_types", None) or ()
-        slides = bool(getattr(config, "sliding_window", None)) and (
-            not kinds or "sliding_attention" in kinds
-        )
-        return config._attn_implementation == NAME and not slides
+    def ours(self) -> bool:
+        """Whether the model's layers call our attention, which shares prompts."""
+        return bool(self.model.config.get_text_config()._attn_implementation == NAME)
 
-    def _masks(self, positions: Tensor, visible: Tensor, cache: Any | None) -> Any:
+    def use_own_attention(self) -> None:
+        """Back to the model's own: what to do where the self-test finds ours to be wrong."""
+        softcap = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
+        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+
+    def _masks(self, cache: ForkedCache) -> Any:
         """The mask in the form that this model takes: one, or one a kind of layer."""
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ())
-        full = self._additive(visible)
+        full = self._additive(cache.visible(0))
         if not window or (kinds and "sliding_attention" not in kinds):
             return full
-        key_positions = positions if cache is None else cache.key_positions(positions)
-        near = positions[:, None, :, None] - key_positions[:, None, None, :] < window
-        slid = self._additive(visible & near)
+        slid = self._additive(cache.visible(window))
         return {"full_attention": full, "sliding_attention": slid} if kinds else slid
 
-    def _additive(self, visible: Tensor) -> Tensor:
-        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds. SDPA on CPU
-        would turn bool into that in every layer: decoding does it once for all."""
-        decoding = visible.device.type == "cpu" and visible.shape[2] == 1
-        if self.model.config._attn_implementation != "eager" and not decoding:
+    def _additive(self, visible: Tensor | None) -> Tensor | None:
+        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds."""
+        if visible is None or self.model.config._attn_implementation != "eager":
             return visible
         dtype = torch.bfloat16 if self.device.type == "cuda" else self.model.dtype
         zero = torch.zeros((), dtype=dtype, device=visible.device)
@@ -181,9 +178,7 @@ def wrap(
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
-        model.set_attn_implementation("eager")  # SDPA has no softcap: Gemma 2
-    elif model.config._attn_implementation == "sdpa":
+    if model.config._attn_implementation in ("sdpa", "eager"):
         register()
         model.set_attn_implementation(NAME)
     model.to(device)

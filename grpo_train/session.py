@@ -19,11 +19,12 @@ from grpo_train.engines.choose import open_engine
 from grpo_train.errors import CheckpointError, ConfigError, DataError
 from grpo_train.evaluate import Evaluation, evaluate
 from grpo_train.lora import add_lora
+from grpo_train.native import NativeEngine
 from grpo_train.pack import Layout
 from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import memory_advice, memory_plan, self_test
 from grpo_train.record import Record
-from grpo_train.rollout import Engine, NativeEngine, Sampling
+from grpo_train.rollout import Engine, Sampling
 from grpo_train.score import Scored, load_scorer, without_reward
 from grpo_train.state import (
     Progress,

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from grpo_train.policy import Policy, wrap
 
-CLASSES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "gpt2", "mistral")
+CLASSES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2", "mistral")
 VOCAB, EOS = 61, 1
 
 

@@ -21,9 +21,10 @@ from grpo_train.engines.batching import BatchingEngine
 from grpo_train.engines.collect import Completion, collect
 from grpo_train.engines.server import ServerEngine
 from grpo_train.errors import EngineError
+from grpo_train.native import NativeEngine
 from grpo_train.policy import Policy
 from grpo_train.preflight import self_test
-from grpo_train.rollout import NativeEngine, Rollouts, Sampling, row_seeds
+from grpo_train.rollout import Rollouts, Sampling, row_seeds
 from grpo_train.session import Session, resume, save, start
 from grpo_train.train import train, train_step
 

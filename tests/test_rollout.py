@@ -9,18 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_train.errors import EngineError
+from grpo_train.native import NativeEngine, cut_logits, draw
 from grpo_train.pack import batch_logprobs, pack
 from grpo_train.policy import Policy
-from grpo_train.rollout import (
-    NativeEngine,
-    Rollouts,
-    Sampling,
-    cut_logits,
-    draw,
-    join_rollouts,
-    row_seeds,
-    uniforms,
-)
+from grpo_train.rollout import Rollouts, Sampling, join_rollouts, row_seeds, uniforms
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [20], [3, 4], [30] * 12, [41, 42, 43, 44]]
 G = 4

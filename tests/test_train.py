@@ -24,8 +24,9 @@ from grpo_train.advantage import group_advantages
 from grpo_train.batch import sample_batch
 from grpo_train.config import Config, Loss, Optim
 from grpo_train.errors import CheckpointError, ConfigError, DivergenceError
+from grpo_train.native import NativeEngine
 from grpo_train.policy import Policy, load_policy, wrap
-from grpo_train.rollout import NativeEngine, Sampling, row_seeds
+from grpo_train.rollout import Sampling, row_seeds
 from grpo_train.session import Session, evaluate_session, resume, save, start
 from grpo_train.train import train, train_step
 from grpo_train.update import Batch, Updater

@@ -1,0 +1,212 @@
+"""Keys and values of completions that are being decoded: a prompt's once for its group.
+
+`ForkedCache` is a transformers cache and an attention layout in one. Rows of one prompt read its
+keys through one product, so a long prompt costs its group no more memory and hardly more time than
+one row. A row's own tokens stand in a buffer with a line a row: token t in column t, whatever the
+others do, so rows start and end when they like, and a finished row's line is taken by a live one.
+
+A model whose attention is not ours (`shared` False) is handed whole keys, prompt and own, and a
+4-D mask: slower, but any decoder can do that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from grpo_train.attention import Rules, TreeLayout, cut
+
+Pairs = list[tuple[Tensor, Tensor]]  # keys and values of each layer
+
+
+class ForkedCache(Cache):
+    """Prompts [slots, kv, width, D] and rows [rows, kv, columns, D], a pair of each a layer.
+
+    Lines are in use from the front: `live` rows and `used` slots. Memory is taken at the first
+    write, when shapes and dtype are known.
+    """
+
+    def __init__(
+        self, rows: int, slots: int, width: int, columns: int, device: torch.device, *, shared: bool
+    ) -> None:
+        super().__init__(layers=[])
+        self.rows, self.slots, self.width, self.columns = rows, slots, width, columns
+        self.device, self.shared = device, shared
+        self.prompts: Pairs = []
+        self.own: Pairs = []
+        self.live = self.used = 0
+        self.slot = [0] * rows  # of each row: its prompt
+        self.prompt_length = [0] * slots
+        self.length = torch.zeros(rows, dtype=torch.int64, device=device)  # of a row's prompt
+        self.count = torch.zeros(rows, dtype=torch.int64, device=device)  # own tokens of each row
+        self.place = torch.arange(rows, device=device)
+        self.layer = 0  # the last that has written
+        self.prefill: tuple[TreeLayout, slice] | None = None
+        self.seen = 0  # columns that a step reads
+        self.reach = 0  # tokens of the longest prompt in use
+        self.even = False  # whether all rows are alike, so that nothing is hidden
+        self.grid: Tensor | None = None  # [used · G] which row stands there; None: row i at i
+        self.back: Tensor | None = None  # [live] where a row stands in the grid
+        self.masks: dict[int, Tensor | None] = {}  # of this step, by window
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """What a model's layer calls: write the new states, return all that it may see."""
+        self.layer = layer_idx
+        new = (key_states, value_states)
+        while len(self.own) <= layer_idx:
+            sizes = ((self.slots, self.width), (self.rows, self.columns))
+            for store, (lines, columns) in zip((self.prompts, self.own), sizes, strict=True):
+                k, v = (x.new_zeros(lines, x.shape[1], columns, x.shape[3]) for x in new)
+                store.append((k, v))
+        if self.prefill is not None:
+            layout, slots = self.prefill
+            for buffer, x in zip(self.prompts[layer_idx], new, strict=True):
+                found = cut(x[0].transpose(0, 1), layout.prompt)
+                buffer[slots, :, : found.shape[2]] = found
+            return new
+        place, count = self.place[: self.live], self.count[: self.live]
+        for buffer, x in zip(self.own[layer_idx], new, strict=True):
+            buffer[place, :, count] = x[:, :, 0]
+        keys, values = (buffer[: self.live, :, : self.seen] for buffer in self.own[layer_idx])
+        return (keys, values) if self.shared else self._whole(keys, values)
+
+    def _whole(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """A copy of the prompt before each row's own."""
+        slot = torch.tensor(self.slot[: self.live], device=self.device)
+        pk, pv = (x[slot, :, : self.reach] for x in self.prompts[self.layer])
+        return torch.cat([pk, keys], dim=2), torch.cat([pv, values], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Keys before the new one; positions are always passed beside it."""
+        return 0 if self.prefill is not None else self.reach + self.seen - 1
+
+    # -- between steps -----------------------------------------------------------------------------
+
+    def take_slots(self, lengths: Sequence[int]) -> slice:
+        """Places for some more prompts."""
+        at = slice(self.used, self.used + len(lengths))
+        self.prompt_length[at] = lengths
+        self.used = at.stop
+        return at
+
+    def take_rows(self, slot: int, count: int) -> slice:
+        """Places for some more rows of a prompt."""
+        at = slice(self.live, self.live + count)
+        self.slot[at] = [slot] * count
+        self.length[at] = self.prompt_length[slot]
+        self.count[at] = 0
+        self.live = at.stop
+        return at
+
+    def close(self, finished: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Give up rows and prompts without rows; (source, target): which rows went where."""
+        left, gone = self.live - len(finished), set(finished)
+        target = [i for i in finished if i < left]
+        source = [i for i in range(left, self.live) if i not in gone]
+        for keys, values in self.own:
+            for a, b in zip(source, target, strict=True):
+                keys[b, :, : self.seen] = keys[a, :, : self.seen]
+                values[b, :, : self.seen] = values[a, :, : self.seen]
+        for a, b in zip(source, target, strict=True):
+            self.slot[b] = self.slot[a]
+        for tensor in (self.length, self.count):
+            tensor[target] = tensor[source]
+        self.live = left
+        self._close_slots()
+        return source, target
+
+    def _close_slots(self) -> None:
+        """Move the last prompts into the places of those that no row needs any more."""
+        needed = set(self.slot[: self.live])
+        empty = [s for s in range(self.used) if s not in needed]
+        left = self.used - len(empty)
+        target = [s for s in empty if s < left]
+        source = [s for s in range(left, self.used) if s in needed]
+        for keys, values in self.prompts:
+            for a, b in zip(source, target, strict=True):
+                keys[b] = keys[a]
+                values[b] = values[a]
+        where = dict(zip(source, target, strict=True))
+        for a, b in where.items():
+            self.prompt_length[b] = self.prompt_length[a]
+        self.slot[: self.live] = [where.get(s, s) for s in self.slot[: self.live]]
+        self.used = left
+
+    def arrange(self) -> None:
+        """Where rows stand from now on, until some come or go."""
+        slots, used = self.slot[: self.live], range(self.used)
+        members: list[list[int]] = [[] for _ in used]
+        for row, slot in enumerate(slots):
+            members[slot].append(row)
+        group = max(map(len, members), default=0)
+        grid = [row for m in members for row in m + [0] * (group - len(m))]
+        self.grid = self.back = None
+        if grid != list(range(self.live)):
+            self.grid = torch.tensor(grid, device=self.device)
+            where = {row: s * group + i for s in used for i, row in enumerate(members[s])}
+            order = [where[row] for row in range(self.live)]
+            self.back = torch.tensor(order, device=self.device)
+        self.reach = max(self.prompt_length[: self.used], default=0)
+        counts = self.count[: self.live]
+        alike = bool((counts == counts[:1]).all())
+        self.even = alike and set(self.prompt_length[: self.used]) == {self.reach}
+
+    def begin(self, seen: int) -> Tensor:
+        """Positions [live, 1] of the tokens of a step that reads `seen` columns."""
+        self.seen = seen
+        self.masks = {}
+        return (self.length + self.count)[: self.live, None]
+
+    # -- attention ---------------------------------------------------------------------------------
+
+    def visible(self, window: int) -> Tensor | None:
+        """[live, 1, 1, reach + seen] which keys a row's token sees; None: all of them.
+
+        In prefill: [1, 1, T, T], of one prompt.
+        """
+        if self.prefill is not None:
+            at = torch.arange(int(self.prefill[0].length), device=self.device)
+            return Rules(1.0, window=window).near(at[:, None], at)[None, None]
+        if window not in self.masks:
+            self.masks[window] = None if self.even and not window else self._visible(window)
+        return self.masks[window]
+
+    def _visible(self, window: int) -> Tensor:
+        rules = Rules(1.0, window=window)
+        length, count = self.length[: self.live, None], self.count[: self.live, None]
+        far = torch.arange(self.reach, device=self.device)
+        near = torch.arange(self.seen, device=self.device)
+        seen = [(far < length) & rules.near(length + count, far), rules.near(count, near)]
+        return torch.cat(seen, dim=1)[:, None, None]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
+        """One token a row: query [R, H, 1, D], key and value the rows' own → [R, 1, H, D]."""
+        if self.prefill is not None:
+            return self.prefill[0].attend(query, key, value, rules)
+        (rows, heads, _, dim), kv = query.shape, key.shape[1]
+        q = (query * rules.scale).reshape(rows, kv, -1, dim)
+        pk, pv = (x[: self.used, :, : self.reach] for x in self.prompts[self.layer])
+        far = self._by_row(self._by_prompt(q) @ pk.mT, rows)
+        scores = torch.cat([far, q @ key.mT], dim=-1)
+        weights = rules.weights(scores, self.visible(rules.window))
+        far = self._by_prompt(weights[..., : self.reach]) @ pv
+        out = self._by_row(far, rows) + weights[..., self.reach :] @ value
+        return out.reshape(rows, 1, heads, dim)
+
+    def _by_prompt(self, x: Tensor) -> Tensor:
+        """[R, kv, rep, n] → [used, kv, G · rep, n]: a group's rows side by side."""
+        x = x if self.grid is None else x.index_select(0, self.grid)
+        x = x.view(self.used, -1, *x.shape[1:])
+        return x.transpose(1, 2).flatten(2, 3)
+
+    def _by_row(self, x: Tensor, rows: int) -> Tensor:
+        """The inverse."""
+        group = (rows if self.grid is None else len(self.grid)) // self.used
+        x = x.view(*x.shape[:2], group, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
+        return x if self.back is None else x.index_select(0, self.back)

@@ -1,0 +1,258 @@
+"""The native engine: samples from the live weights, so its logprobs are the trainer's.
+
+No second copy of the weights and no weight sync. It drives the model's own forward through a cache
+of ours (`cache.py`):
+
+- a prompt is prefilled once for its group, many prompts in one row, and its last hidden state gives
+  the group's first tokens;
+- finished rows are compacted away and their places are refilled from the queue of groups, so the
+  batch has no dead rows;
+- the uniform number behind a token is a hash of (seed of the row, token index): a completion does
+  not depend on the batch that it was sampled in, and a resumed run repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from grpo_train import distributed
+from grpo_train.attention import TreeLayout
+from grpo_train.cache import ForkedCache
+from grpo_train.errors import EngineError
+from grpo_train.linear import packed
+from grpo_train.logprob import Support
+from grpo_train.policy import Policy
+from grpo_train.rollout import Rollouts, Sampling, uniforms
+
+PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
+
+
+# -- sampling --------------------------------------------------------------------------------------
+
+
+def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
+    """−inf outside the top-k and then the top-p tokens; the most likely token always stays."""
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1.0:
+        ordered, index = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+        before[..., 0] = 0
+        drop = torch.zeros_like(logits, dtype=torch.bool)
+        drop.scatter_(-1, index, before >= sampling.top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
+
+    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. The cumulative
+    sum is float64: in fp32 the tail of a large vocabulary would be lost.
+    """
+    # Bounded, so that a token that was cut has probability 0, and 0 · log 0 is 0.
+    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
+    mass = shifted.exp()
+    cumulative = mass.cumsum(dim=-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    ids = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
+    ids = ids.clamp(max=logits.shape[-1] - 1)
+    log_total = total.log().squeeze(1)
+    chosen = shifted.gather(1, ids).squeeze(1) - log_total
+    entropy = log_total - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
+    return ids.squeeze(1), chosen.float(), entropy.float()
+
+
+# -- the engine ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEngine:
+    """Samples from the policy's live weights; at most `max_rows` completions at a time."""
+
+    policy: Policy
+    max_rows: int = 256
+    copies: ClassVar[bool] = False
+
+    def generate(
+        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+    ) -> Rollouts:
+        """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
+        if any(not ids for ids in prompts):
+            raise EngineError("a prompt without tokens cannot be continued")
+        model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
+        with distributed.gathered(model), torch.inference_mode(), packed(model, rows):
+            return _Run(self.policy, prompts, n, sampling, seeds, self.max_rows).finish()
+
+    def sync(self) -> None:
+        """Nothing: the weights are the trainer's own."""
+
+
+class _Run:
+    """One call of `generate`: the state that lives as long as its rows do."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        max_rows: int,
+    ) -> None:
+        self.policy, self.prompts, self.n, self.sampling = policy, prompts, n, sampling
+        device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
+        self.room = min(total, max_rows)
+        self.head = policy.head.pack(self.room)
+        self.uniform = uniforms(seeds.to(device), limit)
+        self.ids = torch.full((total, limit), policy.pad_id, device=device)
+        self.logprobs = torch.zeros(total, limit, device=device)
+        self.entropy = torch.zeros(total, limit, device=device)
+        self.length = torch.zeros(total, dtype=torch.int64)
+        self.stopped = torch.zeros(total, dtype=torch.bool)
+        self.kept: dict[int, list[Tensor]] = {}
+        self.eos = torch.tensor(policy.eos_ids, device=device)
+        # Groups in parts where a whole one does not fit.
+        size = min(n, self.room)
+        self.queue = [
+            (p, range(p * n + i, p * n + min(i + size, n)))
+            for p in range(len(prompts))
+            for i in range(0, n, size)
+        ][::-1]
+        # Twice as many prompts as rows of whole groups need: stragglers hold theirs.
+        slots = min(len(self.queue), 2 * -(-self.room // max(size, 1)))
+        width = max(map(len, prompts), default=1)
+        self.cache = ForkedCache(self.room, slots, width, limit, device, shared=policy.ours)
+        self.row = torch.zeros(self.room, dtype=torch.int64, device=device)  # which completion
+        self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed
+        self.steps = 0
+        self.joined = [0] * self.room  # the step of each row's first token
+
+    def finish(self) -> Rollouts:
+        """Run until the queue and the rows are empty."""
+        while self.queue or self.cache.live:
+            if self._fits():
+                self._refill()
+            if self.cache.live:
+                self._decode()
+        return self._rollouts()
+
+    def _fits(self) -> bool:
+        """Whether the next group has a place."""
+        cache = self.cache
+        free = self.room - cache.live
+        return bool(self.queue) and free >= len(self.queue[-1][1]) and cache.used < cache.slots
+
+    def _refill(self) -> None:
+        """Take as many groups as fit, prefill their prompts together, draw their first tokens."""
+        while self._fits():
+            taken: list[tuple[int, range]] = []
+            tokens, first = 0, self.cache.live
+            while self._fits() and (not taken or tokens < PREFILL_TOKENS):
+                prompt, rows = self.queue.pop()
+                (slot,) = range(self.cache.slots)[
+                    self.cache.take_slots([len(self.prompts[prompt])])
+                ]
+                at = self.cache.take_rows(slot, len(rows))
+                self.row[at] = torch.tensor(rows, device=self.row.device)
+                self.joined[at] = [self.steps] * len(rows)
+                taken.append((prompt, rows))
+                tokens += len(self.prompts[prompt])
+            hidden = self._prefill([prompt for prompt, _ in taken])
+            group = torch.tensor([len(rows) for _, rows in taken], device=hidden.device)
+            self._sample(hidden.repeat_interleave(group, dim=0), first)
+        self._retire()
+
+    def _prefill(self, prompts: list[int]) -> Tensor:
+        """Keys and values of the last slots' prompts; the hidden state [K, h] of each one's end."""
+        cache, policy = self.cache, self.policy
+        if not cache.shared and len(prompts) > 1:  # only our attention keeps them apart in a row
+            used, found = cache.used, []
+            for i, prompt in enumerate(prompts):
+                cache.used = used - len(prompts) + i + 1
+                found.append(self._prefill([prompt]))
+            return torch.cat(found)
+        texts = [self.prompts[p] for p in prompts]
+        ends = torch.tensor([len(ids) for ids in texts]).cumsum(0).tolist()
+        spans = [range(end - len(ids), end) for end, ids in zip(ends, texts, strict=True)]
+        layout = TreeLayout.of(spans, [[] for _ in spans]).to(policy.device)
+        ids = torch.tensor([[i for ids in texts for i in ids]], device=policy.device)
+        positions = torch.cat([torch.arange(len(i)) for i in texts])[None].to(policy.device)
+        cache.prefill = (layout, slice(cache.used - len(prompts), cache.used))
+        hidden = policy.hidden(ids, positions, cache=cache)
+        cache.prefill = None
+        return hidden[0, [end - 1 for end in ends]]
+
+    def _decode(self) -> None:
+        """One token for every live row."""
+        cache, live = self.cache, self.cache.live
+        self.steps += 1
+        positions = cache.begin(self.steps - min(self.joined[:live]))
+        hidden = self.policy.hidden(self.next[:live, None], positions, cache=cache)
+        cache.count[:live] += 1
+        self._sample(hidden[:, -1], 0)
+        self._retire()
+
+    def _sample(self, hidden: Tensor, first: int) -> None:
+        """Draw the next token of the live rows from place `first` on."""
+        at = slice(first, self.cache.live)
+        logits = self.head.logits(hidden, self.sampling.temperature)
+        if self.sampling.cuts:
+            logits = cut_logits(logits, self.sampling)
+        row, count = self.row[at], self.cache.count[at]
+        token, logprob, entropy = draw(logits, self.uniform[row, count])
+        self.ids[row, count] = token
+        self.logprobs[row, count] = logprob
+        self.entropy[row, count] = entropy
+        self.next[at] = token
+        if self.sampling.cuts:
+            self._keep_support(row, logits)
+
+    def _keep_support(self, row: Tensor, logits: Tensor) -> None:
+        """Remember which tokens could have been drawn."""
+        for i, mask in zip(row.tolist(), ~logits.isinf(), strict=True):
+            self.kept.setdefault(i, []).append(mask.nonzero().flatten().cpu())
+
+    def _retire(self) -> None:
+        """Close finished rows and put the others in their places."""
+        cache = self.cache
+        ended = (self.next[: cache.live, None] == self.eos).any(dim=1).tolist()
+        last = self.steps - self.sampling.max_tokens + 1  # joined then: at the limit now
+        finished = [i for i, end in enumerate(ended) if end or self.joined[i] <= last]
+        if finished:
+            rows = self.row[finished].tolist()
+            self.length[rows] = cache.count[finished].cpu() + 1
+            self.stopped[rows] = torch.tensor([ended[i] for i in finished])
+            source, target = cache.close(finished)
+            for tensor in (self.row, self.next):
+                tensor[target] = tensor[source]
+            for a, b in zip(source, target, strict=True):
+                self.joined[b] = self.joined[a]
+        if finished or self.joined[cache.live - 1] == self.steps:  # some have come
+            cache.arrange()
+
+    def _rollouts(self) -> Rollouts:
+        """Flat tensors, in the order of the prompts."""
+        used = torch.arange(self.sampling.max_tokens)[None, :] < self.length[:, None]
+        return Rollouts(
+            prompt_ids=[list(ids) for ids in self.prompts],
+            group_size=self.n,
+            ids=self.ids.cpu()[used],
+            length=self.length,
+            old_logprobs=self.logprobs.cpu()[used],
+            entropy=self.entropy.cpu()[used],
+            stopped=self.stopped,
+            support=self._support() if self.sampling.cuts else None,
+        )
+
+    def _support(self) -> Support:
+        """The tokens kept at every position, flat."""
+        masks = [ids for i in range(len(self.length)) for ids in self.kept.get(i, [])]
+        sizes = torch.tensor([0] + [len(ids) for ids in masks])
+        return Support(torch.cat(masks) if masks else sizes[:0], sizes.cumsum(0))
