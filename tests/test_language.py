@@ -277,7 +277,7 @@ def test_langdetect_says_the_same_where_words_leave_no_doubt() -> None:
             for piece in sentence:
                 if len(scripts.LANGUAGES_OF.get(piece.script, ())) < 2 or not piece.evidence:
                     continue
-                (known,) = phrases.certain([piece.words], piece.script)
+                (known,) = phrases.certain(phrases.Fitted([piece.words], piece.script))
                 sure += known is not None
                 assert known in (None, language._judge(piece.evidence, piece.script, "")), code
     assert sure >= 5
@@ -381,7 +381,8 @@ def _seconds(text: str) -> float:
 
 def test_runs_never_overlap() -> None:
     words = " ".join(SENTENCES[code] for code in ("en", "de", "en", "fr", "en", "es")).split()
-    (own, runs), rest = phrases.by_words([words, words[:3]], ["en", "en"], "latin", [True, True])
+    fitted = phrases.Fitted([words, words[:3]], "latin")
+    (own, runs), rest = phrases.by_words(fitted, ["en", "en"], [True, True])
     assert own == "en" and [run.language for run in runs] == ["de", "fr", "es"]
     assert all(a.end <= b.start for a, b in pairwise(runs))
     assert rest == ("en", [])

@@ -24,21 +24,21 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
 from grpo_rewards.rules.masks import mask
-from grpo_rewards.rules.phrases import Run, by_words, certain, profile
+from grpo_rewards.rules.phrases import Fitted, Run, by_words, certain, profile
 from grpo_rewards.rules.scripts import (
-    COMPANIES,
     LANGUAGES_OF,
     NOT_OF,
     WEIGHTS,
     WORD,
     WORDS_OF,
+    beside_latin,
     is_japanese_letter,
 )
 
@@ -92,7 +92,8 @@ def suggest_language(code: str) -> str | None:
     return _NAMES.get(near[0], near[0]) if near else None
 
 
-class Piece(NamedTuple):
+@dataclass(slots=True)
+class Piece:
     """The words of one script in one sentence, and their language once it is known.
 
     `weights` is None where every word counts one; `starts` is None where WORDS_OF finds the
@@ -121,13 +122,14 @@ class Piece(NamedTuple):
         """
         if self.letters < MIN_JUDGED:
             return ""
+        text, first = self.text, len(self.words[0])
+        if text[first:].islower() and first * 2 <= self.letters:
+            return text
         plain = [word for word in self.words if not word[0].isupper()]
         size = sum(map(len, plain))
         if size * 2 >= self.letters:
-            return self.text
-        return (
-            " ".join(plain) if size >= MIN_JUDGED else self.text if size * 6 >= self.letters else ""
-        )
+            return text
+        return " ".join(plain) if size >= MIN_JUDGED else text if size * 6 >= self.letters else ""
 
     @property
     def weight(self) -> float:
@@ -143,7 +145,8 @@ class Piece(NamedTuple):
     def part(self, start: int, end: int, language: str) -> Piece:
         """Some of the words, with their language."""
         words = self.words[start:end]
-        return self._replace(
+        return replace(
+            self,
             words=words,
             letters=sum(map(len, words)),
             weights=None if self.weights is None else self.weights[start:end],
@@ -260,21 +263,22 @@ def _sentences(text: str) -> Iterator[list[Piece]]:
         whole, begin = found[0], found.start()
         for start, end in _cut(whole) if len(whole) > MAX_SENTENCE_CHARS else ((0, len(whole)),):
             sentence, offset = whole[start:end], begin + start
-            script = _only_script(sentence)
-            if script:
+            script, is_only = _script(sentence)
+            if is_only:
                 yield _plain(sentence, offset, script)
             else:
-                yield _mixed(sentence, offset)
+                yield _mixed(sentence, offset, script)
 
 
-def _only_script(sentence: str) -> str | None:
-    """The script of all letters; None where there are several, or none that has a name."""
+def _script(sentence: str) -> tuple[str, bool]:
+    """The script of the first letter that is not Latin, or Latin, and whether all letters are of
+    it; `other` for one that has no name."""
     other = None if sentence.isascii() else NOT_OF["latin"].search(sentence)
     if not other:
-        return "latin"
+        return "latin", True
     first = WORD.match(sentence, other.start())
-    script = first and first.lastgroup
-    return script if script in NOT_OF and not NOT_OF[script].search(sentence) else None
+    script = (first and first.lastgroup) or "other"
+    return script, script in NOT_OF and not NOT_OF[script].search(sentence)
 
 
 def _cut(sentence: str) -> Iterator[tuple[int, int]]:
@@ -305,14 +309,14 @@ def _plain(sentence: str, offset: int, script: str) -> list[Piece]:
 Words = list[tuple[int, str, float]]  # where each starts, and how much it counts
 
 
-def _mixed(sentence: str, offset: int) -> list[Piece]:
-    """The pieces of a sentence, one for each script in it."""
-    by_script = _words(sentence, offset)
+def _mixed(sentence: str, offset: int, found: str) -> list[Piece]:
+    """The pieces of a sentence, one for each script in it; `found` is one of these."""
+    by_script = _words(sentence, offset, found)
     if len(by_script) > 1:
         _settle_han(by_script)
         main = max(by_script, key=lambda script: sum(word[2] for word in by_script[script]))
         for script in by_script.keys() & {"latin", "greek"}:
-            by_script[script] = [_guest(word, script == main) for word in by_script[script]]
+            by_script[script] = _guests(by_script[script], script == main)
     found_pieces = []
     for script, items in by_script.items():
         starts, words, sizes = zip(*items, strict=True)
@@ -321,32 +325,34 @@ def _mixed(sentence: str, offset: int) -> list[Piece]:
     return found_pieces
 
 
-def _words(sentence: str, offset: int) -> dict[str, Words]:
+def _words(sentence: str, offset: int, found: str) -> dict[str, Words]:
     """The words of a sentence by script, scripts in the order in which they come."""
     by_script: dict[str, Words] = {}
-    company = next((names for names, others in COMPANIES if not others.search(sentence)), None)
+    beside = beside_latin(found)
+    company = next((names for names, others in beside if not others.search(sentence)), None)
     if company is None:
-        for found in WORD.finditer(sentence):
-            script, word = found.lastgroup or "", found[0]
+        for each in WORD.finditer(sentence):
+            script, word = each.lastgroup or "", each[0]
             size = len(word) * WEIGHTS[script] if script in WEIGHTS else 1.0
-            by_script.setdefault(script, []).append((found.start() + offset, word, size))
+            by_script.setdefault(script, []).append((each.start() + offset, word, size))
         return by_script
     for script in company:
         letter = WEIGHTS.get(script)
         words = [
-            (found.start() + offset, found[0], len(found[0]) * letter if letter else 1.0)
-            for found in WORDS_OF[script].finditer(sentence)
+            (each.start() + offset, each[0], len(each[0]) * letter if letter else 1.0)
+            for each in WORDS_OF[script].finditer(sentence)
         ]
         if words:
             by_script[script] = words
     return dict(sorted(by_script.items(), key=lambda item: item[1][0][0]))
 
 
-def _guest(word: tuple[int, str, float], is_main: bool) -> tuple[int, str, float]:
+def _guests(words: Words, is_main: bool) -> Words:
     """In the sentence of another script names count nothing, and single letters are variables."""
-    start, text, size = word
-    counts = len(text) > 1 and (is_main or text[0].islower())
-    return start, text, size if counts else 0.0
+    return [
+        (start, text, size if len(text) > 1 and (is_main or text[0].islower()) else 0.0)
+        for start, text, size in words
+    ]
 
 
 def _settle_han(by_script: dict[str, Words]) -> None:
@@ -355,9 +361,13 @@ def _settle_han(by_script: dict[str, Words]) -> None:
     if not kana or "han" not in by_script:
         return
     runs = by_script.pop("han")
-    chinese = [run for run in runs if not all(map(is_japanese_letter, run[1]))]
     japanese = [run for run in runs if all(map(is_japanese_letter, run[1]))]
-    if sum(len(run[1]) for run in chinese) > sum(len(run[1]) for run in kana):
+    chinese = (
+        []
+        if len(japanese) == len(runs)
+        else [run for run in runs if not all(map(is_japanese_letter, run[1]))]
+    )
+    if chinese and sum(len(run[1]) for run in chinese) > sum(len(run[1]) for run in kana):
         chinese, japanese = runs, []  # a Chinese sentence with a few kana
     if chinese:
         by_script["han"] = chinese
@@ -372,18 +382,24 @@ def _labelled(pieces: list[Piece], script: str) -> list[list[Piece]]:
     """Each piece of one script with its language, in parts where words of another stand in it."""
     candidates = LANGUAGES_OF.get(script, (UNKNOWN,))
     if len(candidates) == 1:
-        return [[Piece(*piece[:-1], candidates[0])] for piece in pieces]
-    languages, is_judged = _languages(pieces, script)
+        return [[_named(piece, candidates[0])] for piece in pieces]
+    fitted = Fitted([piece.words for piece in pieces], script)
+    languages, is_judged = _languages(pieces, script, fitted)
     if UNKNOWN in languages:
-        return [[p._replace(language=c)] for p, c in zip(pieces, languages, strict=True)]
-    found = by_words([piece.words for piece in pieces], languages, script, is_judged)
+        return [[_named(p, code)] for p, code in zip(pieces, languages, strict=True)]
+    found = by_words(fitted, languages, is_judged)
     return [_parts(piece, *pair) for piece, pair in zip(pieces, found, strict=True)]
+
+
+def _named(piece: Piece, language: str) -> Piece:
+    piece.language = language
+    return piece
 
 
 def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
     """A piece, cut where runs of another language begin and end."""
     if not runs:
-        return [Piece(*piece[:-1], language)]
+        return [_named(piece, language)]
     found: list[Piece] = []
     done = 0
     for start, end, other in runs:
@@ -393,10 +409,10 @@ def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
     return [part for part in found if part.words]
 
 
-def _languages(pieces: list[Piece], script: str) -> tuple[list[str], list[bool]]:
+def _languages(pieces: list[Piece], script: str, fitted: Fitted) -> tuple[list[str], list[bool]]:
     """The language of each piece of one script, and whether it was judged or inherited."""
     evidence = [piece.evidence for piece in pieces]
-    sure = certain([piece.words for piece in pieces], script)
+    sure = certain(fitted)
     first = [
         (known or _judge(text, script, "")) if text else None
         for known, text in zip(sure, evidence, strict=True)

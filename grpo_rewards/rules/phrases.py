@@ -25,7 +25,7 @@ from grpo_rewards.rules.scripts import LANGUAGES_OF
 
 MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
 MIN_EVIDENCE_WHOLE = 15.0  # nats, for a short sentence as a whole: one in a hundred is wrong
-CERTAIN = 25.0  # nats over the next language: of 2,500 such sentences langdetect doubts none
+CERTAIN = 15.0  # nats over the next language: of 2,100 such sentences langdetect doubts one
 MIN_WORDS = 2
 MAX_RUNS = 8  # of one sentence
 _SMOOTHING = 0.5 / 10_000  # langdetect's alpha over its base frequency
@@ -43,43 +43,73 @@ class Run(NamedTuple):
     language: str
 
 
+class Fit(NamedTuple):
+    """Some sentences of one script: how well each word fits each language [W, L], where in it the
+    sentences start, and the sums of these [S, L]."""
+
+    sentences: Sequence[Sequence[str]]
+    words: Floats
+    starts: list[int]
+    sums: Floats
+
+
+class Fitted:
+    """Sentences (none empty) of one script, with their fit in parts of some `_CHUNK` words. One
+    part is kept, more are made anew each time."""
+
+    def __init__(self, sentences: Sequence[Sequence[str]], script: str) -> None:
+        self.sentences = sentences
+        self.script = script
+        self._only: Fit | None = None
+
+    def parts(self) -> Iterator[Fit]:
+        """The sentences with their fit, in order."""
+        if self._only is not None:
+            yield self._only
+            return
+        for part in _parts(self.sentences):
+            fit = _vocabulary(self.script).rows([word for sentence in part for word in sentence])
+            starts = [0, *itertools.accumulate(map(len, part))]
+            found = Fit(part, fit, starts, np.add.reduceat(fit, starts[:-1]))
+            if len(part) == len(self.sentences):
+                self._only = found
+            yield found
+
+
 def by_words(
-    sentences: Sequence[Sequence[str]],
-    languages: Sequence[str],
-    script: str,
-    is_judged: Sequence[bool],
+    fitted: Fitted, languages: Sequence[str], is_judged: Sequence[bool]
 ) -> list[tuple[str, list[Run]]]:
-    """For each sentence (not empty) its language and the runs in other languages, in order.
+    """For each sentence its language and the runs in other languages, in order.
 
     A sentence that nobody judged changes its presumed language where another fits its words far
     better as a whole.
 
     >>> one = "we add these numbers und danach werden beide addiert".split()
     >>> two = "So we check the other way".split()
-    >>> by_words([one, two], ["en", "fr"], "latin", [True, False])
+    >>> by_words(Fitted([one, two], "latin"), ["en", "fr"], [True, False])
     [('en', [Run(start=4, end=9, language='de')]), ('en', [])]
     """
+    codes = LANGUAGES_OF[fitted.script]
     found: list[tuple[str, list[Run]]] = []
-    for some in _parts(sentences):
-        part = slice(len(found), len(found) + len(some))
-        found += _chunk(some, languages[part], script, is_judged[part])
+    for fit in fitted.parts():
+        part = slice(len(found), len(found) + len(fit.sentences))
+        found += _by_words(fit, [codes.index(c) for c in languages[part]], is_judged[part], codes)
     return found
 
 
-def certain(sentences: Sequence[Sequence[str]], script: str) -> list[str | None]:
-    """The language that each sentence (not empty) fits by `CERTAIN` nats better than any other.
+def certain(fitted: Fitted) -> list[str | None]:
+    """The language that each sentence fits by `CERTAIN` nats better than any other.
 
-    >>> certain(["und danach werden beide Zahlen miteinander addiert".split(), ["was"]], "latin")
-    ['de', None]
+    >>> certain(Fitted(["und danach werden beide Zahlen miteinander addiert".split()], "latin"))
+    ['de']
+    >>> certain(Fitted([["was"]], "latin"))
+    [None]
     """
     found: list[str | None] = []
-    codes = LANGUAGES_OF[script]
-    for part in _parts(sentences):
-        fit = _vocabulary(script).rows([word for sentence in part for word in sentence])
-        starts = [0, *itertools.accumulate(map(len, part))]
-        sums = np.add.reduceat(fit, starts[:-1])
-        best = sums.argmax(axis=1).tolist()
-        second, first = np.partition(sums, -2, axis=1)[:, -2:].T
+    codes = LANGUAGES_OF[fitted.script]
+    for fit in fitted.parts():
+        best = fit.sums.argmax(axis=1).tolist()
+        second, first = np.partition(fit.sums, -2, axis=1)[:, -2:].T
         sure = (first - second >= CERTAIN).tolist()
         found += [codes[i] if is_sure else None for i, is_sure in zip(best, sure, strict=True)]
     return found
@@ -97,30 +127,34 @@ def _parts(sentences: Sequence[Sequence[str]]) -> Iterator[Sequence[Sequence[str
         first = last
 
 
-def _chunk(
-    sentences: Sequence[Sequence[str]],
-    languages: Sequence[str],
-    script: str,
-    is_judged: Sequence[bool],
+def _by_words(
+    fit: Fit, own: list[int], is_judged: Sequence[bool], codes: Sequence[str]
 ) -> list[tuple[str, list[Run]]]:
-    codes = LANGUAGES_OF[script]
-    fit = _vocabulary(script).rows([word for sentence in sentences for word in sentence])
-    sizes = [len(sentence) for sentence in sentences]
-    starts = [0, *itertools.accumulate(sizes)]
-    own = [codes.index(language) for language in languages]
+    sentences, starts = fit.sentences, fit.starts
     if not all(is_judged):
-        sums = np.add.reduceat(fit, starts[:-1])
-        best, known = sums.argmax(axis=1).tolist(), sums[range(len(own)), own]
-        better = sums.max(axis=1) - known >= MIN_EVIDENCE_WHOLE
+        best = fit.sums.argmax(axis=1).tolist()
+        known = fit.sums[np.arange(len(own)), own]
+        better = fit.sums.max(axis=1) - known >= MIN_EVIDENCE_WHOLE
         for i in np.flatnonzero(better).tolist():
             if not is_judged[i] and _plain_words(sentences[i]) >= MIN_WORDS:
                 own[i] = best[i]
-    gain: Floats = fit - fit[range(len(fit)), np.repeat(own, sizes)][:, None]
-    most = np.add.reduceat(np.maximum(gain, 0.0), starts[:-1]).max(axis=1)
+    gain = _gain(fit, own)
+    most = np.add.reduceat(np.maximum(gain, 0.0), starts[:-1])
     runs: list[list[Run]] = [[] for _ in sentences]
-    for i in np.flatnonzero(most >= MIN_EVIDENCE).tolist():
-        runs[i] = _runs(gain[starts[i] : starts[i + 1]], sentences[i], codes)
+    for i in np.flatnonzero(most.max(axis=1) >= MIN_EVIDENCE).tolist():
+        columns = np.flatnonzero(most[i] >= MIN_EVIDENCE).tolist()
+        part = gain[starts[i] : starts[i + 1]]
+        runs[i] = _runs(part[:, columns].T.tolist(), sentences[i], [codes[c] for c in columns])
     return [(codes[column], found) for column, found in zip(own, runs, strict=True)]
+
+
+def _gain(fit: Fit, own: list[int]) -> Floats:
+    """How much better than the language of its sentence (a column) each other one fits a word."""
+    if len(set(own)) == 1:
+        return fit.words - fit.words[:, own[0], None]
+    columns = np.repeat(own, np.diff(fit.starts))
+    found: Floats = fit.words - fit.words[np.arange(len(columns)), columns, None]
+    return found
 
 
 def _plain_words(words: Sequence[str]) -> int:
@@ -128,20 +162,36 @@ def _plain_words(words: Sequence[str]) -> int:
     return sum(not word[0].isupper() for word in words)
 
 
-def _runs(gain: Floats, words: Sequence[str], codes: Sequence[str]) -> list[Run]:
-    """The best runs one after the other, none over another. `gain` [W, L] is used up."""
+def _runs(gains: list[list[float]], words: Sequence[str], codes: Sequence[str]) -> list[Run]:
+    """The best runs one after the other, none over another. `gains` [L, W] is used up."""
     found: list[Run] = []
     for _ in range(MAX_RUNS):
-        sums = np.concatenate((np.zeros((1, len(codes))), np.cumsum(gain, axis=0)))
-        lowest = np.minimum.accumulate(sums)
-        end, best = divmod(int(np.argmax(sums - lowest)), len(codes))
-        if sums[end, best] - lowest[end, best] < MIN_EVIDENCE:
+        best = min(
+            ((end, i, -evidence, start) for i, gain in enumerate(gains)
+             for start, end, evidence in (_best_run(gain),) if evidence >= MIN_EVIDENCE),
+            key=lambda run: (run[2], run[0], run[1]), default=None,
+        )  # fmt: skip
+        if best is None:
             break
-        start = int(np.flatnonzero(sums[:end, best] == lowest[end, best])[-1])
+        end, i, _, start = best
         if _plain_words(words[start:end]) >= MIN_WORDS:
-            found.append(Run(start, end, codes[best]))
-        gain[start:end] = -1e3
+            found.append(Run(start, end, codes[i]))
+        for gain in gains:
+            gain[start:end] = [-1e3] * (end - start)
     return sorted(found)
+
+
+def _best_run(gain: list[float]) -> tuple[int, int, float]:
+    """Start, end and sum of the run with the greatest sum; of equals the first and shortest."""
+    total = lowest = best = 0.0
+    low = start = end = 0
+    for at, value in enumerate(gain, 1):
+        total += value
+        if total - lowest > best:
+            best, start, end = total - lowest, low, at
+        if total <= lowest:
+            lowest, low = total, at
+    return start, end, best
 
 
 class _Vocabulary:
@@ -168,7 +218,7 @@ class _Vocabulary:
             with self.lock:
                 return self._add(words)
         matrix = self.matrix  # read after the index: it has all of its rows, or was cleared since
-        return matrix[places] if self.index is index else self.rows(words)
+        return matrix.take(places, axis=0) if self.index is index else self.rows(words)
 
     def _add(self, words: Sequence[str]) -> Floats:
         if len(self.index) > MAX_VOCABULARY:

@@ -6,6 +6,7 @@ between words weighs what its letters make of an average word.
 
 from __future__ import annotations
 
+import functools
 import re
 
 #: Character classes, as they stand inside the brackets of a regular expression.
@@ -100,20 +101,30 @@ WORDS_OF = {
 }
 NOT_OF = {name: re.compile(f"[^\\W\\d_{chars}]") for name, chars in _RANGES.items()}
 
-#: Scripts that often share a sentence, and the letters of none of them: words are looked for in
-#: these few before all scripts are tried at each place.
-COMPANIES = tuple(
-    (names, re.compile(f"[^\\W\\d_{''.join(_RANGES[name] for name in names)}]"))
-    for names in (
-        ("latin", "han"), ("latin", "han", "hiragana", "katakana"), ("latin", "cyrillic"),
-        ("latin", "hangul"),
+
+@functools.cache
+def beside_latin(script: str) -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
+    """Scripts that may share a sentence with Latin letters where one of them does, and the letters
+    of none of them: words are looked for in these few before all scripts are tried at each place.
+    """
+    together: list[tuple[str, ...]] = [(script,)]
+    if script in _JAPANESE:
+        together = [("han",), _JAPANESE] if script == "han" else [_JAPANESE]
+    companies = [("latin", *names) for names in together]
+    return tuple(
+        (names, re.compile(f"[^\\W\\d_{''.join(_RANGES[name] for name in names)}]"))
+        for names in companies
+        if all(name in _RANGES for name in names)
     )
-)  # fmt: skip
+
+
+_JAPANESE = ("han", "hiragana", "katakana")
 
 #: A letter that is neither Latin nor Greek: no letter of mathematics.
 PROSE_LETTER = re.compile(f"[^\\W\\d_{_RANGES['latin']}{_RANGES['greek']}]")
 
 
+@functools.lru_cache(maxsize=32_768)
 def is_japanese_letter(char: str) -> bool:
     """Whether Japanese computers write this Han letter; simplified Chinese ones they do not.
 
