@@ -252,6 +252,34 @@ def test_a_mended_line_is_gone_on_with(files: Path, tmp_path: Path) -> None:
     assert same(uncut, out)
 
 
+def test_a_group_from_before_the_stop_is_known_after_it(tmp_path: Path) -> None:
+    rows = scored_run.make_rows(200)
+    rows[150]["g"] = rows[3]["g"]
+    data, out = scored_run.write_rows(tmp_path / "data.jsonl", rows), tmp_path / "out.jsonl"
+    with pytest.raises(Stopped):
+        scored(scored_run.GROUPED, data, out, progress=_stop_at(100))
+    with pytest.raises(gr.BatchError, match=r"data.jsonl:151: group \d+ was there before"):
+        scored(scored_run.GROUPED, data, out, resume=True)
+
+
+def test_unreadable_lines_are_counted_once(files: Path, tmp_path: Path) -> None:
+    lines = (files / "data.jsonl").read_bytes().splitlines(keepends=True)
+    for place in (5, 90, 100, 250, 299):
+        lines.insert(place, b"{\n")
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.jsonl"
+    data.write_bytes(b"".join(lines))
+    whole, _ = scored(scored_run.RULESET, data, tmp_path / "uncut.jsonl", on_bad_line="skip")
+    for stop in (20, 80, 160):
+        with contextlib.suppress(Stopped):
+            scored(
+                scored_run.RULESET, data, out,
+                resume=True, on_bad_line="skip", progress=_stop_at(stop),
+            )  # fmt: skip
+    found, _ = scored(scored_run.RULESET, data, out, resume=True, on_bad_line="skip")
+    assert found.skipped == whole.skipped == 5 and found.rows == whole.rows == len(ROWS)
+    assert same(tmp_path / "uncut.jsonl", out)
+
+
 def test_two_runs_do_not_write_one_file(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
 
