@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,6 +195,8 @@ def test_a_bad_row_is_told_as_in_one_process(cluster: Any, data: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_said_at_once(data: Path, tmp_path: Path) -> None:
+    program = "from grpo_rewards.cli import main; main()"  # of its own: here Ray may be connected
     more = ["-o", str(tmp_path / "x.jsonl"), "--engine", "ray", "--address", "127.0.0.1:1"]
-    result = CliRunner().invoke(app, ["score", str(BOXED), str(data), *more])
-    assert result.exit_code and "no Ray cluster at 127.0.0.1:1" in str(result.exception)
+    command = [sys.executable, "-c", program, "score", str(BOXED), str(data), *more]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert found.returncode and "no Ray cluster at 127.0.0.1:1" in found.stderr
