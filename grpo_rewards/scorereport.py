@@ -38,6 +38,7 @@ class Scored:
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     ids: list[Hashable] = field(default_factory=list)  # a row's place, or its key and which of them
     meta: dict[str, str] = field(default_factory=dict)
+    keyed: bool = False  # whether a column tells rows apart
 
     def __len__(self) -> int:
         return len(self.values["reward"])
@@ -67,7 +68,14 @@ def read_scores(
     if "reward" not in names:
         hint = f"make it with: grpo-rewards score RULESET {path} -o SCORES.jsonl"
         raise BatchError(f"{path}: no scores in it (no `reward_status`)\n  hint: {hint}")
-    found = Scored(path, names, {n: [] for n in names}, {n: [] for n in names}, meta=_meta(path))
+    found = Scored(
+        path,
+        names,
+        {n: [] for n in names},
+        {n: [] for n in names},
+        meta=_meta(path),
+        keyed=key is not None,
+    )
     texts = _text_columns(fields, paths or {})
     wanted = frozenset(keep)
     rng = random.Random(0)
@@ -282,7 +290,7 @@ def _compare(
     report: Report, a: Scored, b: Scored, shown: list[ReportRow], paths: Mapping[str, str]
 ) -> None:
     """Adds what a second run changed, over the rows that both have."""
-    if len(a) != len(b) and not isinstance(a.ids[-1], tuple):
+    if len(a) != len(b) and not a.keyed:
         hint = "score the same file, or name a column that tells rows apart with --key"
         message = f"{a.path} has {len(a):,} rows, {b.path} {len(b):,}"
         raise BatchError(f"{message}\n  hint: {hint}")

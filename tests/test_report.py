@@ -160,6 +160,23 @@ def test_two_files_are_matched_by_a_key(scored: tuple[Path, Path], tmp_path: Pat
         scores_report([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], key="name")
 
 
+@pytest.mark.parametrize("key", [None, "completion"])
+def test_a_file_without_rows_is_compared_or_refused_in_a_line(
+    scored: tuple[Path, Path], tmp_path: Path, key: str | None
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    empty = tmp_path / "empty.parquet"
+    fields = {"completion": pa.string(), "reward": pa.float64(), "reward_status": pa.string()}
+    pq.write_table(pa.schema(fields).empty_table(), empty)
+    for files in ([empty, scored[0]], [scored[0], empty]):
+        if key is None:
+            with pytest.raises(gr.BatchError, match="0 (rows|\\n)|has 0"):
+                scores_report(files)
+        else:
+            assert "rows are only in" in scores_report(files, key=key).notes[-1]
+
+
 def test_faults_are_counted_over_the_whole_file(scored: tuple[Path, Path]) -> None:
     with gr.load(ARITHMETIC, workers=0) as scorer:
         found = faults(scorer, scored[0], {"completion": "completion"})
