@@ -171,7 +171,7 @@ def test_a_file_without_rows_is_compared_or_refused_in_a_line(
     pq.write_table(pa.schema(fields).empty_table(), empty)
     for files in ([empty, scored[0]], [scored[0], empty]):
         if key is None:
-            with pytest.raises(gr.BatchError, match="0 (rows|\\n)|has 0"):
+            with pytest.raises(gr.BatchError, match=r"0 (rows|\n)|has 0"):
                 scores_report(files)
         else:
             assert "rows are only in" in scores_report(files, key=key).notes[-1]
