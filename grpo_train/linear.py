@@ -9,7 +9,8 @@ weights do not change, and a copy in oneDNN's blocked layout serves all its step
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,3 +101,34 @@ def packed(model: torch.nn.Module, rows: int) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.packed = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Layers that read the same input, as one product with their weights as they are now."""
+
+    weight: Tensor  # [out, in], packed where that helps
+    bias: Tensor | None
+
+    @staticmethod
+    def of(layers: Sequence[torch.nn.Linear], rows: int, dtype: torch.dtype) -> Frozen:
+        """One behind the other, for inputs of `rows` rows."""
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        weight = torch.cat(weights).to(dtype)
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        bias = torch.cat(biases).to(dtype) if biases else None
+        ready = pack(weight, rows)
+        return Frozen(weight if ready is None else ready, bias)
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """x Wᵀ + b, and + `add`."""
+        if self.weight.layout is torch.strided:
+            out = linear(x.to(self.weight.dtype), self.weight, self.bias)
+            return out if add is None else add + out
+        point = torch.ops.mkldnn._linear_pointwise
+        made: Tensor
+        if add is None:
+            made = point(x, self.weight, self.bias, "none", [], "")
+        else:
+            made = point.binary(x, add, self.weight, self.bias, "add")
+        return made

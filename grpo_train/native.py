@@ -1,8 +1,9 @@
 """The native engine: samples from the live weights, so its logprobs are the trainer's.
 
-No second copy of the weights and no weight sync. It drives the model's own forward through a cache
-of ours (`cache.py`):
+No weight sync. It drives the model's own forward through a cache of ours (`cache.py`):
 
+- where the model's blocks are the common ones, a token's step is done without its modules
+  (`decoder.py`), over copies that live as long as the batch;
 - a prompt is prefilled once for its group, many prompts in one row, and its last hidden state gives
   the group's first tokens;
 - finished rows are compacted away and their places are refilled from the queue of groups, so the
@@ -13,16 +14,19 @@ of ours (`cache.py`):
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from grpo_train import distributed
 from grpo_train.attention import TreeLayout
 from grpo_train.cache import ForkedCache
+from grpo_train.decoder import Decoder
 from grpo_train.errors import EngineError
 from grpo_train.linear import packed
 from grpo_train.logprob import Support
@@ -30,6 +34,7 @@ from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts, Sampling, uniforms
 
 PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
+BLOCK = 64  # tokens of the vocabulary that are drawn together at first
 
 
 # -- sampling --------------------------------------------------------------------------------------
@@ -53,20 +58,33 @@ def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
 
-    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. The cumulative
-    sum is float64: in fp32 the tail of a large vocabulary would be lost.
+    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. First a block of
+    the vocabulary is drawn, then a token in it: cumulative sums are float64, because in fp32 the
+    tail of a large vocabulary would be lost, and those over all tokens are slow.
     """
     # Bounded, so that a token that was cut has probability 0, and 0 · log 0 is 0.
     shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
     mass = shifted.exp()
-    cumulative = mass.cumsum(dim=-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    ids = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
-    ids = ids.clamp(max=logits.shape[-1] - 1)
-    log_total = total.log().squeeze(1)
-    chosen = shifted.gather(1, ids).squeeze(1) - log_total
-    entropy = log_total - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
-    return ids.squeeze(1), chosen.float(), entropy.float()
+    blocks = pad(mass, (0, -mass.shape[1] % BLOCK)).view(len(mass), -1, BLOCK)
+    ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    total = ends[:, -1:]
+    target = uniform[:, None] * total
+    block = _first_above(ends, target)
+    chosen = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
+    rest = target - pad(ends, (1, 0)).gather(1, block)
+    ids = block * BLOCK + _first_above(chosen.double().cumsum(dim=-1), rest)
+    log_total = total.log()
+    logprob = shifted.gather(1, ids) - log_total
+    entropy = log_total.squeeze(1) - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
+    return ids.squeeze(1), logprob.squeeze(1).float(), entropy.float()
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """[R, 1] the first place of a row [R, n] that is above `target` [R, 1]: never one without mass,
+    and one there is, because the target is held below the row's end."""
+    end = cumulative[:, -1:]
+    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
+    return torch.searchsorted(cumulative, target, right=True)
 
 
 # -- the engine ------------------------------------------------------------------------------------
@@ -87,8 +105,11 @@ class NativeEngine:
         if any(not ids for ids in prompts):
             raise EngineError("a prompt without tokens cannot be continued")
         model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
-        with distributed.gathered(model), torch.inference_mode(), packed(model, rows):
-            return _Run(self.policy, prompts, n, sampling, seeds, self.max_rows).finish()
+        with distributed.gathered(model), torch.inference_mode():
+            decoder = Decoder.of(self.policy, rows)
+            run = _Run(self.policy, decoder, prompts, n, sampling, seeds, self.max_rows)
+            with contextlib.nullcontext() if decoder else packed(model, rows):
+                return run.finish()
 
     def sync(self) -> None:
         """Nothing: the weights are the trainer's own."""
@@ -100,13 +121,15 @@ class _Run:
     def __init__(
         self,
         policy: Policy,
+        decoder: Decoder | None,
         prompts: Sequence[list[int]],
         n: int,
         sampling: Sampling,
         seeds: Tensor,
         max_rows: int,
     ) -> None:
-        self.policy, self.prompts, self.n, self.sampling = policy, prompts, n, sampling
+        self.policy, self.decoder = policy, decoder
+        self.prompts, self.n, self.sampling = prompts, n, sampling
         device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
         self.room = min(total, max_rows)
         self.head = policy.head.pack(self.room)
@@ -194,9 +217,12 @@ class _Run:
         cache, live = self.cache, self.cache.live
         self.steps += 1
         positions = cache.begin(self.steps - min(self.joined[:live]))
-        hidden = self.policy.hidden(self.next[:live, None], positions, cache=cache)
+        if self.decoder is not None:
+            hidden = self.decoder.step(self.next[:live], positions, cache)
+        else:
+            hidden = self.policy.hidden(self.next[:live, None], positions, cache=cache)[:, -1]
         cache.count[:live] += 1
-        self._sample(hidden[:, -1], 0)
+        self._sample(hidden, 0)
         self._retire()
 
     def _sample(self, hidden: Tensor, first: int) -> None:

@@ -95,6 +95,11 @@ class Policy:
         return hidden
 
     @property
+    def mixed(self) -> bool:
+        """Whether products are made in bf16 from fp32 masters."""
+        return self.device.type == "cuda" and self.model.dtype == torch.float32
+
+    @property
     def ours(self) -> bool:
         """Whether the model's layers call our attention, which shares prompts."""
         return bool(self.model.config.get_text_config()._attn_implementation == NAME)
@@ -126,7 +131,7 @@ class Policy:
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """bf16 autocast with fp32 masters on CUDA; nothing on CPU."""
-        if self.device.type != "cuda" or self.model.dtype != torch.float32:
+        if not self.mixed:
             yield
             return
         with torch.autocast("cuda", dtype=torch.bfloat16):

@@ -8,7 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo_train.config import Lora
+from grpo_train.decoder import KINDS, Decoder
 from grpo_train.errors import EngineError
+from grpo_train.lora import add_lora
 from grpo_train.native import NativeEngine, cut_logits, draw
 from grpo_train.pack import batch_logprobs, pack
 from grpo_train.policy import Policy
@@ -40,8 +43,9 @@ def test_the_engines_logprobs_are_the_models(kind: str, max_rows: int) -> None:
     torch.testing.assert_close(r.old_logprobs, dense(policy, r), rtol=0, atol=1e-5)
 
 
-def test_they_still_are_after_updates() -> None:
-    policy = models.make_policy()
+@pytest.mark.parametrize("kind", models.CLASSES)
+def test_they_still_are_after_updates(kind: str) -> None:
+    policy = models.make_policy(kind)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.1)
     for _ in range(3):
         r = generate(policy, Sampling(12))
@@ -49,6 +53,28 @@ def test_they_still_are_after_updates() -> None:
         for batch in pack(r, torch.ones(len(r)).bool(), 1000):
             batch_logprobs(policy, batch, temperature=1.0)[0].mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+
+@pytest.mark.parametrize("kind", models.CLASSES)
+def test_a_step_without_modules_is_the_models_own(kind: str) -> None:
+    policy = models.make_policy(kind)
+    assert (Decoder.of(policy, 8) is not None) == (kind in KINDS)
+    policy.model.double()  # where both paths agree to more than a rounding of fp32
+    with torch.no_grad():
+        for parameter in policy.model.parameters():  # norms' weights begin as 1, biases as 0
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    r = generate(policy, Sampling(20), max_rows=8)
+    torch.testing.assert_close(r.old_logprobs, dense(policy, r).float(), rtol=0, atol=3e-6)
+
+
+def test_adapters_and_large_models_decode_through_their_own_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("peft")
+    policy = add_lora(models.make_policy(), Lora(rank=2), seed=0)
+    assert Decoder.of(policy, 8) is None
+    monkeypatch.setattr("grpo_train.decoder.PACK_BYTES", 1000)
+    assert Decoder.of(models.make_policy(), 8) is None
 
 
 @pytest.mark.parametrize(
@@ -118,6 +144,29 @@ def test_sampled_tokens_follow_the_distribution() -> None:
     chi_square = float((count * (share - p).square() / p).sum())
     assert chi_square < 31.3  # 99.9% of χ² with 11 degrees of freedom; the seed is fixed
     torch.testing.assert_close(logp, p.log()[ids])
+
+
+@settings(max_examples=100)
+@given(
+    st.integers(1, 300),
+    st.integers(0, 2**32),
+    st.floats(0, 1, exclude_max=True) | st.sampled_from([0.0, 1 - 2**-53]),
+    st.integers(0, 290),
+)
+def test_a_draw_inverts_the_distribution_and_never_takes_a_cut_token(
+    vocab: int, seed: int, uniform: float, cut: int
+) -> None:
+    logits = torch.randn(1, vocab, generator=torch.Generator().manual_seed(seed)) * 3
+    if 0 < cut < vocab:
+        logits[0, torch.randperm(vocab)[:cut]] = -torch.inf
+    ids, logp, entropy = draw(logits, torch.tensor([uniform], dtype=torch.float64))
+    p = logits.double().softmax(-1)[0]
+    end = p.cumsum(0)
+    token = int(ids)
+    assert p[token] > 0
+    assert float(end[token] - p[token]) - 1e-6 <= uniform <= float(end[token]) + 1e-6
+    assert abs(float(logp) - float(p[token].log())) < 1e-5
+    assert abs(float(entropy) + float(torch.special.xlogy(p, p).sum())) < 1e-4
 
 
 @settings(max_examples=50)
