@@ -269,8 +269,9 @@ class Config(Section, frozen=True):
     shard_size: int = 0
     """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
     divisor of their number. 0 = all of them, 1 = a copy each."""
-    checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations in the backward pass: less memory, a third more time. `auto`: where the
+    memory plan says that they would not fit."""
     offload: bool = False
     """Keep activations in the host's memory until the backward pass: less memory on the GPU, time
     for the copies."""

@@ -31,7 +31,7 @@ from grpo_train.errors import EngineError
 from grpo_train.linear import packed
 from grpo_train.logprob import Support
 from grpo_train.policy import Policy
-from grpo_train.rollout import Rollouts, Sampling, uniforms
+from grpo_train.rollout import Done, Rollouts, Sampling, uniforms
 
 PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
 BLOCK = 64  # tokens of the vocabulary that are drawn together at first
@@ -99,7 +99,12 @@ class NativeEngine:
     copies: ClassVar[bool] = False
 
     def generate(
-        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
     ) -> Rollouts:
         """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
         if any(not ids for ids in prompts):
@@ -107,7 +112,7 @@ class NativeEngine:
         model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
         with distributed.gathered(model), torch.inference_mode():
             decoder = Decoder.of(self.policy, rows)
-            run = _Run(self.policy, decoder, prompts, n, sampling, seeds, self.max_rows)
+            run = _Run(self.policy, decoder, prompts, n, sampling, seeds, self.max_rows, done)
             with contextlib.nullcontext() if decoder else packed(model, rows):
                 return run.finish()
 
@@ -127,9 +132,10 @@ class _Run:
         sampling: Sampling,
         seeds: Tensor,
         max_rows: int,
+        done: Done | None,
     ) -> None:
         self.policy, self.decoder = policy, decoder
-        self.prompts, self.n, self.sampling = prompts, n, sampling
+        self.prompts, self.n, self.sampling, self.done = prompts, n, sampling, done
         device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
         self.room = min(total, max_rows)
         self.head = policy.head.pack(self.room)
@@ -139,6 +145,7 @@ class _Run:
         self.entropy = torch.zeros(total, limit, device=device)
         self.length = torch.zeros(total, dtype=torch.int64)
         self.stopped = torch.zeros(total, dtype=torch.bool)
+        self.left = [n] * len(prompts)  # completions of each prompt to come
         self.kept: dict[int, list[Tensor]] = {}
         self.eos = torch.tensor(policy.eos_ids, device=device)
         # Groups in parts where a whole one does not fit.
@@ -164,7 +171,7 @@ class _Run:
                 self._refill()
             if self.cache.live:
                 self._decode()
-        return self._rollouts()
+        return self._rollouts(range(len(self.prompts)))
 
     def _fits(self) -> bool:
         """Whether the next group has a place."""
@@ -260,25 +267,39 @@ class _Run:
                 tensor[target] = tensor[source]
             for a, b in zip(source, target, strict=True):
                 self.joined[b] = self.joined[a]
+            self._tell(rows)
         if finished or self.joined[cache.live - 1] == self.steps:  # some have come
             cache.arrange()
 
-    def _rollouts(self) -> Rollouts:
-        """Flat tensors, in the order of the prompts."""
-        used = torch.arange(self.sampling.max_tokens)[None, :] < self.length[:, None]
+    def _tell(self, finished: list[int]) -> None:
+        """Say which groups are complete while others are not."""
+        for row in finished:
+            self.left[row // self.n] -= 1
+        if self.done is not None and (self.queue or self.cache.live):
+            prompts = [p for p in sorted({row // self.n for row in finished}) if not self.left[p]]
+            if prompts:
+                self.done(prompts, self._rollouts(prompts))
+
+    def _rollouts(self, prompts: Sequence[int]) -> Rollouts:
+        """The groups of some prompts, in that order: flat tensors."""
+        rows = [p * self.n + i for p in prompts for i in range(self.n)]
+        length = self.length[rows]
+        used = torch.arange(self.sampling.max_tokens)[None, :] < length[:, None]
+        tokens = (self.ids, self.logprobs, self.entropy)
+        ids, logprobs, entropy = (tensor[rows].cpu()[used] for tensor in tokens)
         return Rollouts(
-            prompt_ids=[list(ids) for ids in self.prompts],
-            group_size=self.n,
-            ids=self.ids.cpu()[used],
-            length=self.length,
-            old_logprobs=self.logprobs.cpu()[used],
-            entropy=self.entropy.cpu()[used],
-            stopped=self.stopped,
-            support=self._support() if self.sampling.cuts else None,
+            [list(self.prompts[p]) for p in prompts],
+            self.n,
+            ids,
+            length,
+            logprobs,
+            entropy,
+            self.stopped[rows],
+            self._support(rows) if self.sampling.cuts else None,
         )
 
-    def _support(self) -> Support:
-        """The tokens kept at every position, flat."""
-        masks = [ids for i in range(len(self.length)) for ids in self.kept.get(i, [])]
+    def _support(self, rows: list[int]) -> Support:
+        """The tokens kept at every position of some rows, flat."""
+        masks = [ids for i in rows for ids in self.kept.get(i, [])]
         sizes = torch.tensor([0] + [len(ids) for ids in masks])
         return Support(torch.cat(masks) if masks else sizes[:0], sizes.cumsum(0))

@@ -104,6 +104,13 @@ class Policy:
         """Whether the model's layers call our attention, which shares prompts."""
         return bool(self.model.config.get_text_config()._attn_implementation == NAME)
 
+    def with_checkpointing(self) -> Policy:
+        """The same, recomputing activations in the backward pass."""
+        # Its name since transformers 5; the older one warns there.
+        newer = getattr(self.model, "activation_checkpointing_enable", None)
+        (newer or self.model.gradient_checkpointing_enable)()
+        return replace(self, checkpointing=True)
+
     def use_own_attention(self) -> None:
         """Back to the model's own: what to do where the self-test finds ours to be wrong."""
         softcap = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
@@ -162,7 +169,7 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(path: str, *, device: str = "auto", checkpointing: bool = False) -> Policy:
+def load_policy(path: str, *, device: str = "auto") -> Policy:
     """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -174,12 +181,10 @@ def load_policy(path: str, *, device: str = "auto", checkpointing: bool = False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
-    return wrap(model, tokenizer, device=device, checkpointing=checkpointing)
+    return wrap(model, tokenizer, device=device)
 
 
-def wrap(
-    model: Any, tokenizer: Any, *, device: str = "auto", checkpointing: bool = False
-) -> Policy:
+def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -191,13 +196,9 @@ def wrap(
     _remove_dropout(model)
     if device == "cpu":
         make_fast(model)
-    if checkpointing:
-        # Its name since transformers 5; the older one warns there.
-        newer = getattr(model, "activation_checkpointing_enable", None)
-        (newer or model.gradient_checkpointing_enable)()
     eos = _eos_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(model, tokenizer, eos, int(pad), checkpointing)
+    return Policy(model, tokenizer, eos, int(pad))
 
 
 def _remove_dropout(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -116,8 +117,8 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     rows = min(config.sampling.max_rows, config.prompts_per_step * config.sampling.group_size)
     prompts = min(config.prompts_per_step, 2 * -(-rows // config.sampling.group_size))
     columns = rows * config.sampling.max_tokens + prompts * longest_prompt
-    layers = 1 if config.checkpointing else c.num_hidden_layers
-    boundary = c.num_hidden_layers if config.checkpointing else 0
+    layers = 1 if policy.checkpointing else c.num_hidden_layers
+    boundary = c.num_hidden_layers if policy.checkpointing else 0
     found = {
         "weights": weights,
         "gradients": trained,
@@ -132,17 +133,37 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     return {name: value for name, value in found.items() if value}
 
 
+def peak_bytes(plan: dict[str, float]) -> float:
+    """The whole at its peak: cache and activations are never there at the same time."""
+    fixed = sum(v for name, v in plan.items() if name not in ("cache", "activations", "head"))
+    return fixed + max(plan["cache"], plan["activations"] + plan["head"])
+
+
+def room_bytes(policy: Policy) -> float:
+    """Memory of the device, less a tenth for what no plan knows."""
+    if policy.device.type == "cuda":
+        return 0.9 * torch.cuda.get_device_properties(policy.device).total_memory
+    return 0.9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def choose_checkpointing(config: Config, policy: Policy, longest_prompt: int) -> Policy:
+    """The policy, recomputing activations where that is asked for, or the plan needs it."""
+    on = config.checkpointing == "on"
+    if config.checkpointing == "auto":
+        on = peak_bytes(memory_plan(config, policy, longest_prompt)) > room_bytes(policy)
+    return policy.with_checkpointing() if on else policy
+
+
 def memory_advice(plan: dict[str, float], policy: Policy) -> str:
     """The plan in words, with what to change where it does not fit."""
-    # Cache and activations are never there at the same time.
-    fixed = sum(v for name, v in plan.items() if name not in ("cache", "activations", "head"))
-    peak = fixed + max(plan["cache"], plan["activations"] + plan["head"])
+    peak, room = peak_bytes(plan), room_bytes(policy)
     parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in plan.items())
-    text = f"memory, GiB: {parts}  peak about {peak / GIB:.2f}"
-    if policy.device.type != "cuda":
+    text = f"memory, GiB: {parts}  peak about {peak / GIB:.2f} of {room / GIB:.0f}"
+    if policy.checkpointing:
+        text += "; activations are recomputed"
+    if peak <= room:
         return text
-    room = torch.cuda.get_device_properties(policy.device).total_memory
-    if peak <= 0.9 * room:
-        return f"{text} of {room / GIB:.0f}"
     largest = "sampling.max_rows" if plan["cache"] > plan["activations"] else "token_budget"
-    return f"{text} of {room / GIB:.0f}: lower `{largest}`, or set `checkpointing = true`"
+    return f"{text}: lower `{largest}`" + (
+        "" if policy.checkpointing else ', or set `checkpointing = "on"`'
+    )

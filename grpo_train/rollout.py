@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +90,10 @@ def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
     )
 
 
+# Is told, while others are still being sampled, which prompts are done, and their rollouts.
+Done = Callable[[list[int], Rollouts], None]
+
+
 class Engine(Protocol):
     """Whatever samples completions from the policy."""
 
@@ -99,9 +103,17 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
     ) -> Rollouts:
-        """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
+        """`n` completions of each prompt; `seeds` [P · n] int64, one a completion.
+
+        An engine that learns of all ends together never calls `done`.
+        """
         ...
 
     def sync(self) -> None:

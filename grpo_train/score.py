@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -145,15 +146,60 @@ def answer(
     start = time.perf_counter()
     own = prompts.pick(mine)
     rows = slice(mine.start * n, mine.stop * n)
-    rollouts = engine.generate(own.ids, n, sampling, seeds[rows])
-    middle = time.perf_counter()
-    scored = score(scorer, own, rollouts, policy, step)
+
+    def run(prompts: list[int], rollouts: Rollouts) -> Scored:
+        return score(scorer, own.pick(prompts), rollouts, policy, step)
+
+    with Ahead(run) as ahead:
+        rollouts = engine.generate(own.ids, n, sampling, seeds[rows], ahead.take)
+        middle = time.perf_counter()
+        scored = ahead.finish(rollouts)
     spent = {"seconds/generate": middle - start, "seconds/score": time.perf_counter() - middle}
     if distributed.size() > 1:
         parts = distributed.gather((rollouts, scored))
         rollouts = join_rollouts([part for part, _ in parts])
         scored = Scored.join([part for _, part in parts])
     return rollouts, scored, spent
+
+
+class Ahead:
+    """Scores groups in a thread while others are still being sampled.
+
+    Whatever has come since it last looked is scored together, so a quick scorer is called often
+    with little, a slow one seldom with much. What a group gets does not depend on that.
+    """
+
+    def __init__(self, score: Callable[[list[int], Rollouts], Scored]) -> None:
+        self.score = score
+        self.waiting: list[tuple[list[int], Rollouts]] = []
+        self.parts: list[tuple[list[int], Future[Scored]]] = []
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.shutdown(cancel_futures=True)
+
+    def take(self, prompts: list[int], rollouts: Rollouts) -> None:
+        """Groups that are complete."""
+        self.waiting.append((prompts, rollouts))
+        if all(found.done() for _, found in self.parts):
+            batch, self.waiting = self.waiting, []
+            many = [p for prompts, _ in batch for p in prompts]
+            whole = join_rollouts([rollouts for _, rollouts in batch])
+            self.parts.append((many, self.thread.submit(self.score, many, whole)))
+
+    def finish(self, rollouts: Rollouts) -> Scored:
+        """All scores, in the order of the prompts; what nobody has scored yet is scored here."""
+        known = [p for prompts, _ in self.parts for p in prompts]
+        left = sorted(set(range(len(rollouts.prompt_ids))) - set(known))
+        parts = [found.result() for _, found in self.parts]
+        if left or not parts:
+            parts.append(self.score(left, rollouts.pick(left)))
+        n, at = rollouts.group_size, {p: i for i, p in enumerate([*known, *left])}
+        order = range(len(rollouts.prompt_ids))
+        return Scored.join(parts).take([at[p] * n + i for p in order for i in range(n)])
 
 
 def _run(scorer: Any, columns: dict[str, Any], group: npt.NDArray[np.intp]) -> Any:

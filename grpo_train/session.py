@@ -22,7 +22,7 @@ from grpo_train.lora import add_lora
 from grpo_train.native import NativeEngine
 from grpo_train.pack import Layout
 from grpo_train.policy import Policy, frozen_copy, load_policy
-from grpo_train.preflight import memory_advice, memory_plan, self_test
+from grpo_train.preflight import choose_checkpointing, memory_advice, memory_plan, self_test
 from grpo_train.record import Record
 from grpo_train.rollout import Engine, Sampling
 from grpo_train.score import Scored, load_scorer, without_reward
@@ -116,13 +116,15 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
     if config.data.eval:
         held_out = load_prompts(config.data.eval, config.data, policy, limit=config.eval.limit)
     notes = _check_rewards(scorer, prompts)
+    longest = max(map(len, prompts.ids))
+    policy = choose_checkpointing(config, policy, longest)
     where = folder or Path(config.runs) / config.name
-    engine = open_engine(config, policy, where, max(map(len, prompts.ids)))
+    engine = open_engine(config, policy, where, longest)
     mismatch = config.loss.mismatch
     if mismatch == "auto":
         mismatch = "truncate" if engine.copies else "off"
     checked = self_test(policy, engine, prompts.ids, sampling(config))
-    plan = memory_plan(config, policy, max(map(len, prompts.ids)))
+    plan = memory_plan(config, policy, longest)
     notes += [str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
@@ -208,7 +210,7 @@ def _result(folder: Path, config: Config) -> Policy:
 
 
 def _policy(config: Config, device: str) -> Policy:
-    policy = load_policy(config.model, device=device, checkpointing=config.checkpointing)
+    policy = load_policy(config.model, device=device)
     return add_lora(policy, config.lora, config.seed) if config.lora.rank else policy
 
 

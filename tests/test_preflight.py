@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import models
@@ -15,7 +16,13 @@ from grpo_train.attention import Rules, TreeLayout
 from grpo_train.errors import EngineError
 from grpo_train.native import NativeEngine
 from grpo_train.policy import load_policy
-from grpo_train.preflight import memory_advice, memory_plan, self_test
+from grpo_train.preflight import (
+    choose_checkpointing,
+    memory_advice,
+    memory_plan,
+    peak_bytes,
+    self_test,
+)
 from grpo_train.rollout import Rollouts, Sampling
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
@@ -66,6 +73,23 @@ def test_the_plan_adds_up(tmp_path: Path) -> None:
     assert plan["optimizer"] == 8 * count
     # 2 (keys, values) × 4 bytes × (16 rows × 16 + 4 prompts × 20) tokens × 2 layers × width 32
     assert plan["cache"] == 2 * 4 * (16 * 16 + 4 * 20) * 2 * 32
-    thrifty = tiny_run.make_config(tmp_path, checkpointing=True)
-    assert memory_plan(thrifty, policy, 20)["activations"] < plan["activations"]
+    thrifty = policy.with_checkpointing()
+    assert memory_plan(config, thrifty, 20)["activations"] < plan["activations"]
     assert "peak" in memory_advice(plan, policy)
+    assert "recomputed" in memory_advice(plan, thrifty)
+
+
+def test_activations_are_recomputed_where_they_would_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run.make_config(tmp_path)
+    policy = load_policy(config.model, device="cpu")
+    choose = functools.partial(choose_checkpointing, policy=policy, longest_prompt=20)
+    assert not choose(config).checkpointing
+    peak = peak_bytes(memory_plan(config, policy, 20))
+    monkeypatch.setattr("grpo_train.preflight.room_bytes", lambda _: peak - 1)
+    assert "checkpointing" in memory_advice(memory_plan(config, policy, 20), policy)
+    assert choose(config).checkpointing
+    assert not choose(tiny_run.make_config(tmp_path, checkpointing="off")).checkpointing
+    monkeypatch.undo()
+    assert choose(tiny_run.make_config(tmp_path, checkpointing="on")).checkpointing

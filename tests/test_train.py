@@ -132,7 +132,7 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     policy = models.make_policy()
     batch = make_batch(policy)
     whole = gradient(policy, batch)
-    thrifty = wrap(policy.model, policy.tokenizer, device="cpu", checkpointing=True)
+    thrifty = wrap(policy.model, policy.tokenizer, device="cpu").with_checkpointing()
     torch.testing.assert_close(gradient(thrifty, batch), whole, rtol=1e-5, atol=1e-7)
     again = make_batch(thrifty)  # sampling is not disturbed either
     assert again.rollouts.completion_ids() == batch.rollouts.completion_ids()
@@ -411,7 +411,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
         {"advantage": {"method": "opo", "overlong_tokens": 4}, "resample": 2},
         {"advantage": {"method": "pass_at_k", "k": 2}, "loss": {"kl_coef": 0.1, "kl_in": "reward"}},
         {"advantage": {"method": "gdpo", "scores": {"short": 1.0, "correct": 2.0}}},
-        {"sampling": {"top_p": 0.9, "max_rows": 6}, "resample": 1, "checkpointing": True},
+        {"sampling": {"top_p": 0.9, "max_rows": 6}, "resample": 1, "checkpointing": "on"},
     ],
     ids=lambda changes: "+".join(changes),
 )

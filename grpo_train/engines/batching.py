@@ -19,7 +19,7 @@ from grpo_train import distributed
 from grpo_train.engines.collect import Completion, check_sampling, collect
 from grpo_train.errors import EngineError
 from grpo_train.policy import Policy
-from grpo_train.rollout import Rollouts, Sampling
+from grpo_train.rollout import Done, Rollouts, Sampling
 
 MAX_TOKENS = 8192  # of one forward pass
 
@@ -33,7 +33,12 @@ class BatchingEngine:
     copies: ClassVar[bool] = False
 
     def generate(
-        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
     ) -> Rollouts:
         """`n` completions of each prompt; `seeds` [P · n] seed the batch as a whole."""
         from transformers import ContinuousBatchingConfig, GenerationConfig
@@ -62,16 +67,16 @@ class BatchingEngine:
         )
         inputs = [list(ids) for ids in prompts for _ in range(n)]
         with distributed.gathered(self.policy.model), _plain_attention(self.policy.model):
-            done: dict[str, Any] = self.policy.model.generate_batch(inputs, settings, batching)
-        if len(done) != len(inputs):
-            raise EngineError(f"{len(inputs)} completions were asked for, {len(done)} came")
-        order = sorted(done, key=lambda name: int(name.rpartition("_")[2]))
+            outputs: dict[str, Any] = self.policy.model.generate_batch(inputs, settings, batching)
+        if len(outputs) != len(inputs):
+            raise EngineError(f"{len(inputs)} completions were asked for, {len(outputs)} came")
+        order = sorted(outputs, key=lambda name: int(name.rpartition("_")[2]))
         found = [
             Completion(
-                list(done[name].generated_tokens),
-                list(done[name].logprobs),
-                len(done[name].generated_tokens) < sampling.max_tokens
-                or done[name].generated_tokens[-1] in self.policy.eos_ids,
+                list(outputs[name].generated_tokens),
+                list(outputs[name].logprobs),
+                len(outputs[name].generated_tokens) < sampling.max_tokens
+                or outputs[name].generated_tokens[-1] in self.policy.eos_ids,
             )
             for name in order
         ]

@@ -23,7 +23,7 @@ from grpo_train import distributed
 from grpo_train.engines.collect import Completion, check_sampling, collect
 from grpo_train.errors import EngineError
 from grpo_train.policy import Policy
-from grpo_train.rollout import Rollouts, Sampling
+from grpo_train.rollout import Done, Rollouts, Sampling
 
 PARALLEL = 128  # requests at a time; the server batches them
 TIMEOUT_S = 1800  # of one completion: a long one behind many others
@@ -40,7 +40,12 @@ class ServerEngine:
         self.sync()
 
     def generate(
-        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
     ) -> Rollouts:
         """`n` completions of each prompt; `seeds` [P · n], one a completion."""
         check_sampling(sampling, "server")
@@ -53,7 +58,13 @@ class ServerEngine:
             return Completion(choice["token_ids"], logprobs, choice["finish_reason"] == "stop")
 
         with ThreadPoolExecutor(PARALLEL) as pool:
-            found = list(pool.map(one, inputs, seeds.tolist()))
+            found: list[Completion] = []
+            for completion in pool.map(one, inputs, seeds.tolist()):
+                found.append(completion)
+                if done is not None and len(found) % n == 0 and len(found) < len(inputs):
+                    prompt = len(found) // n - 1
+                    group = collect([prompts[prompt]], n, found[-n:], self.policy.eos_ids)
+                    done([prompt], group)
         return collect(prompts, n, found, self.policy.eos_ids)
 
     def _request(self, ids: list[int], sampling: Sampling, seed: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from grpo_train.config import EngineConfig
 from grpo_train.engines.collect import Completion, check_sampling, collect
 from grpo_train.errors import ConfigError
 from grpo_train.policy import Policy
-from grpo_train.rollout import Rollouts, Sampling
+from grpo_train.rollout import Done, Rollouts, Sampling
 
 
 class VllmEngine:
@@ -54,7 +54,12 @@ class VllmEngine:
         self.sync()
 
     def generate(
-        self, prompts: Sequence[list[int]], n: int, sampling: Sampling, seeds: Tensor
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
     ) -> Rollouts:
         """`n` completions of each prompt; `seeds` [P · n], one a completion."""
         from vllm import SamplingParams
@@ -73,11 +78,11 @@ class VllmEngine:
             )
             for seed in seeds.tolist()
         ]
-        done = self.llm.generate(inputs, settings, use_tqdm=False)
+        outputs = self.llm.generate(inputs, settings, use_tqdm=False)
         if self.sleeps:
             self.llm.sleep(level=1)
             self.asleep = True
-        found = [_completion(request.outputs[0]) for request in done]
+        found = [_completion(request.outputs[0]) for request in outputs]
         return collect(prompts, n, found, self.policy.eos_ids)
 
     def sync(self) -> None:
