@@ -299,14 +299,14 @@ MUTANTS = [
         "laws.py",
         '    return all(getattr(column.row(0), "ok", False) for column in found.values())',
         "    return True",
-        "testing fuzz",
+        "testing",
     ),
     Mutant(
         "appended text may pay",
         "laws.py",
         "        if reward > before + _EPSILON:",
         "        if reward > before + 1:",
-        "testing fuzz",
+        "testing",
     ),
 ]
 

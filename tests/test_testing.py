@@ -145,6 +145,17 @@ def test_pay_for_length_breaks_the_laws_of_paying() -> None:
         testing.second_answer_never_pays(weak, row, "41")
 
 
+def test_a_right_answer_out_of_form_is_not_complete_so_text_that_mends_the_form_may_pay() -> None:
+    formed = gr.loads(
+        'format ended = re".* end"\n' + SUMS.format(BOXED, " + 0.5 * match(ended, completion).ok"),
+        workers=0,
+    )
+    row = {"completion": "\\boxed{42}", "gold": "42"}
+    assert not testing.is_complete(formed, row)
+    assert testing.appending_never_pays(formed, row, " end") is False
+    assert testing.is_complete(formed, {**row, "completion": "\\boxed{42} end"})
+
+
 def test_the_laws_of_paying_are_silent_about_what_is_not_complete() -> None:
     weak = gr.loads(SUMS.format(BOXED, TAIL), workers=0)
     row = {"completion": "\\boxed{41}", "gold": "42"}
