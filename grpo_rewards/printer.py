@@ -58,10 +58,6 @@ INFIX = {
 }
 
 
-#: What a string spells as `\x{1f}`: controls, line ends, lone surrogates.
-_UNPRINTED = r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]"
-
-
 def show(node: Node) -> str:
     """Canonical text of an expression, a statement or a whole ruleset."""
     match node:
@@ -170,16 +166,24 @@ def show_string(text: str, *, long: bool = False) -> str:
     """
     if long and "\n" in text and not _needs_escapes(text):
         return f'"""{text}"""'
-    escaped = re.sub(rf'\\(?=["\\]|x\{{|{_UNPRINTED}|\Z)|"', r"\\\g<0>", text)
-    return '"' + re.sub(_UNPRINTED, _hex, escaped) + '"'
+    return '"' + re.sub(r'\\|"|[^ -~]', _escape, text) + '"'
 
 
 def _needs_escapes(text: str) -> bool:
-    return text.endswith('"') or '"""' in text or bool(re.search(r"[\r\0\ud800-\udfff]", text))
+    hidden = any(not char.isprintable() and char not in "\n\t" for char in text)
+    return hidden or text.endswith('"') or '"""' in text
 
 
-def _hex(match: re.Match[str]) -> str:
-    return f"\\x{{{ord(match[0]):x}}}"
+def _escape(match: re.Match[str]) -> str:
+    """A character that would not stand for itself, or could not be seen: controls, line ends, lone
+    surrogates, spaces of other widths or of none."""
+    char, behind = match[0], match.string[match.end() : match.end() + 2]
+    if char == "\\":
+        plain = behind and behind[0] not in '"\\' and behind != "x{" and behind[0].isprintable()
+        return char if plain else "\\\\"
+    if char == '"':
+        return '\\"'
+    return char if char.isprintable() else f"\\x{{{ord(char):x}}}"
 
 
 def show_statement(statement: Statement) -> str:

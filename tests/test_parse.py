@@ -16,6 +16,7 @@ from grpo_rewards import tables
 from grpo_rewards.expr import Const
 from grpo_rewards.fmt import format_text
 from grpo_rewards.parse import compile_grammar, parse, parse_all, parse_expr_text
+from grpo_rewards.printer import show_string
 
 SHIPPED = sorted((ROOT / "rulesets").glob("*.reward"))
 
@@ -33,6 +34,13 @@ def test_a_ruleset_survives_its_own_text(ruleset: gr.Ruleset) -> None:
 @given(any_text.map(lambda text: "\\" + text))
 def test_a_backslash_survives_before_anything(text: str) -> None:
     assert parse_expr_text(str(Const(text))).same(Const(text))
+
+
+@given(st.text(st.characters() | st.sampled_from('\\"x{} \u200b\u3000\xad\ud800\n')))
+def test_a_string_is_written_so_that_all_of_it_is_seen(text: str) -> None:
+    assert show_string(text).isprintable()
+    for shown in (show_string(text), show_string(text, long=True)):
+        assert parse_expr_text(shown).same(Const(text))
 
 
 @given(rulesets)
