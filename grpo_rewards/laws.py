@@ -18,9 +18,10 @@ from typing import Any
 from grpo_rewards.audit import Row, layouts_of
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.errors import RewardError, RuleError
-from grpo_rewards.hacks import Target
+from grpo_rewards.hacks import Target, as_record
 from grpo_rewards.plan import Plan
 from grpo_rewards.rules.equal import compile_gold
+from grpo_rewards.rules.extract import fence
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.types import Interval, Level, Type
 
@@ -157,15 +158,17 @@ def second_answer_never_pays(scorer: Scorer, row: Row, answer: str) -> bool:
 def is_complete(scorer: Scorer, row: Row) -> bool:
     """Whether a row holds all that its ruleset pays an answer for: it is not truncated, it fits
     every format that the reward rests on, and another gold in the place of its own would lower the
-    reward, so that it is its answer that is paid."""
+    reward and none would raise it, so that it is its answer that is paid, and all of it."""
     if row.get("truncated"):
         return False
     if "gold" not in scorer.inputs or row.get("gold") is None or not _fits(scorer, row):
         return False
     others = _other_golds(scorer.graph.inputs["gold"].type, row["gold"])
+    others += _own_record(str(row.get("completion", "")))  # pays more where it is partly right
     others = [gold for gold in others if gold != row["gold"]]
-    rewards = _rewards(scorer, [row, *({**row, "gold": gold} for gold in others)])
-    return any(other < rewards[0] - _EPSILON for other in rewards[1:])
+    before, *after = _rewards(scorer, [row, *({**row, "gold": gold} for gold in others)])
+    lowers = any(other < before - _EPSILON for other in after)
+    return lowers and not any(other > before + _EPSILON for other in after)
 
 
 def _never_pays(law: str, what: str, scorer: Scorer, row: Row, texts: Sequence[str]) -> bool:
@@ -200,6 +203,13 @@ def _other_golds(type_: Type, gold: Any) -> list[Any]:
             return [{}, [], 0]
     text = str(gold)
     return [Target(compile_gold(text).text or text, "", ()).wrong, *_OTHER_GOLDS]
+
+
+def _own_record(completion: str) -> list[Any]:
+    """The JSON that a completion is, or has in a fence."""
+    text = completion.rpartition("</think>")[2]
+    record = as_record(str(fence(text) or text))
+    return [] if record is None else [record]
 
 
 def _fits(scorer: Scorer, row: Row) -> bool:

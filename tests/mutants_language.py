@@ -290,8 +290,15 @@ MUTANTS = [
     Mutant(
         "complete whatever the gold",
         "laws.py",
-        "    return any(other < rewards[0] - _EPSILON for other in rewards[1:])",
-        "    return True",
+        "    lowers = any(other < before - _EPSILON for other in after)\n",
+        "    lowers = True\n",
+        "testing",
+    ),
+    Mutant(
+        "partly right is complete",
+        "laws.py",
+        "return lowers and not any(other > before + _EPSILON for other in after)",
+        "return lowers",
         "testing",
     ),
     Mutant(

@@ -114,11 +114,18 @@ def test_a_token_has_the_colour_of_what_the_language_reads(path: Path | None) ->
 
 def test_keywords_are_coloured_and_names_are_not() -> None:
     found = scopes(EVERY_TOKEN)
-    for word, scope in (
-        ("ruleset", "keyword.control"), ("import", "keyword.control"), ("policy", "keyword.control"),
-        ("expect", "keyword.control"), ("case", "keyword.control"), ("and not", "keyword.operator.word"),
-        ("null", "constant.language"), ("chat", "storage.type"), ("math.equal", "entity.name.function"),
-        ("weight:", "entity.name"),
-    ):  # fmt: skip
+    expected_scopes = {
+        "ruleset": "keyword.control",
+        "import": "keyword.control",
+        "policy": "keyword.control",
+        "expect": "keyword.control",
+        "case": "keyword.control",
+        "and not": "keyword.operator.word",
+        "null": "constant.language",
+        "chat": "storage.type",
+        "math.equal": "entity.name.function",
+        "weight:": "entity.name",
+    }
+    for word, scope in expected_scopes.items():
         assert scope in found[EVERY_TOKEN.index(word)], word
     assert "keyword" not in found[EVERY_TOKEN.index("right ->")]

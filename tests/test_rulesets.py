@@ -12,6 +12,7 @@ import grpo_rewards as gr
 from grpo_rewards.audit import attack
 from grpo_rewards.check import check
 from grpo_rewards.fmt import format_text
+from grpo_rewards.fuzz import fuzz
 from grpo_rewards.parse import parse_all
 from grpo_rewards.ruletest import run_tests
 from grpo_rewards.scorer import parse_file
@@ -164,6 +165,8 @@ test group "shorter correct wins" {
   expect group.argmax(brevity) == 0
 }
 
+attack [empty, answer_spray, second_answer, hedge, repeat, very_long] expect reward <= 0.5
+
 check enough_signal: group.fraction_zero_std(reward) <= 0.8
 """,
     "json and many": """input completion: chat
@@ -181,7 +184,9 @@ test "many" each from "cases.jsonl" {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_the_language_checks_formats_and_tests(form: str, tmp_path: Path) -> None:
+def test_every_form_of_the_language_checks_formats_tests_and_holds(
+    form: str, tmp_path: Path
+) -> None:
     (tmp_path / "a.reward").write_text('let gate(x) = text.contains(x, "a")\n')
     (tmp_path / "cases.jsonl").write_text(
         r'{"completion": "{\"vendor\": 1, \"total\": 2}", "want": 1}' + "\n"
@@ -195,3 +200,10 @@ def test_every_form_of_the_language_checks_formats_and_tests(form: str, tmp_path
         results = run_tests(scorer, folder=tmp_path)
         assert all(result.passed for result in results)
         assert form == "import" or results
+        if "gold" in scorer.inputs:
+            rows = [{"step": 100, **row} for test in scorer.tests for row in test.rows]
+            found = attack(scorer, rows)
+            assert scorer.graph.attacks
+            assert found.breaches == ()
+        broken = [str(r.failure) for r in fuzz(scorer, examples=6, skip=["spawns_the_same"])]
+        assert set(broken) == {"None"}

@@ -123,6 +123,17 @@ def test_complete_is_right_and_in_form(completion: str, gold: str, complete: boo
     assert testing.is_complete(R1, row) is complete
 
 
+def test_a_record_that_is_partly_right_is_not_complete() -> None:
+    with gr.load(ROOT / "rulesets" / "json_extract.reward") as scorer:
+        gold = '{"name": "Ada", "date": "1843-09-01", "total": 12.5}'
+        row = {"completion": gold, "gold": gold}
+        assert testing.is_complete(scorer, row)
+        fenced = f"<think>So.</think>```json\n{gold}\n```"
+        assert testing.is_complete(scorer, {**row, "completion": fenced})
+        partly = gold.replace("12.5", "13")
+        assert not testing.is_complete(scorer, {**row, "completion": partly})
+
+
 def test_what_was_cut_is_never_complete() -> None:
     row = {"completion": "\\boxed{42}", "gold": "42", "n_tokens": 9, "truncated": False}
     assert testing.is_complete(COMPETITION, row)
