@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grpo_rewards.batch import ambient
 from grpo_rewards.errors import BatchError, Place
 from grpo_rewards.hacks import FAMILIES, Target, as_record, layouts_for
 from grpo_rewards.plan import Plan
@@ -20,6 +21,8 @@ from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import as_floats
 
 Row = Mapping[str, Any]
+
+LAST_STEP = 1_000_000_000  # later than any schedule's last point
 
 
 # Attack
@@ -61,8 +64,9 @@ def attack(
 ) -> AttackReport:
     """Tries every family of hacks against every row that has a gold.
 
-    Rows hold the ruleset's inputs; `completion` is replaced. Raises BatchError where no row has a
-    gold, or for an unknown family.
+    Rows hold the ruleset's inputs; `completion` is replaced. A scheduled ruleset is attacked at the
+    beginning and at the end of a run, whatever step the rows are of. Raises BatchError where no row
+    has a gold, or for an unknown family.
     """
     wanted = list(families or FAMILIES)
     unknown = [name for name in wanted if name not in FAMILIES]
@@ -73,6 +77,8 @@ def attack(
     if not targets:
         raise BatchError("an attack needs rows with a `gold`\n  hint: give a dataset, or add tests")
     layouts = layouts_of(scorer)
+    scheduled = {"step", "progress"} & set(scorer.inputs)
+    moments = [ambient(0, 0), ambient(LAST_STEP, 1)] if scheduled else [ambient(0, 0)]
     results, breaches = [], []
     for family in wanted:
         drawn: list[tuple[int, dict[str, Any]]] = []
@@ -82,9 +88,9 @@ def attack(
             )
             texts = dict.fromkeys(FAMILIES[family](target))
             drawn += [(i, _hacked(row, text)) for text in texts]
-        result, broken = _try(scorer, family, drawn)
-        results.append(result)
-        breaches += broken
+        tried = [_try(scorer, family, drawn, moment) for moment in moments]
+        results.append(max((result for result, _ in tried), key=lambda result: result.highest))
+        breaches += max((broken for _, broken in tried), key=_worst)
     results.sort(key=lambda result: -result.highest)
     return AttackReport(tuple(results), tuple(breaches))
 
@@ -113,15 +119,22 @@ def _hacked(row: Row, text: str) -> dict[str, Any]:
     return {**row, "completion": text, "n_tokens": tokens, "truncated": False}
 
 
+def _worst(breaches: Iterable[Breach]) -> float:
+    return max((breach.reward for breach in breaches), default=-math.inf)
+
+
 def _try(
-    scorer: Scorer, family: str, drawn: Sequence[tuple[int, dict[str, Any]]]
+    scorer: Scorer,
+    family: str,
+    drawn: Sequence[tuple[int, dict[str, Any]]],
+    moment: Mapping[str, float],
 ) -> tuple[FamilyResult, list[Breach]]:
     cases = [case for case in scorer.graph.attacks if family in case.families]
     outputs = {f"attack {i}": case.expect for i, case in enumerate(cases)}
     plan = Plan.of(scorer.graph, {**scorer.graph.columns, **outputs})
     names = {name for _, row in drawn for name in row}
     columns: dict[str, Any] = {name: [row.get(name) for _, row in drawn] for name in names}
-    columns.update(group=list(range(len(drawn))), step=0, progress=0)
+    columns.update(group=list(range(len(drawn))), **moment)
     found = scorer.execute(plan, columns).run()
     reward = as_floats(found["reward"])
     best = int(np.argmax(np.nan_to_num(reward, nan=-math.inf)))

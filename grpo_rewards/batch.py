@@ -44,6 +44,12 @@ def _length(name: str, values: Any) -> int | None:
     return len(values)
 
 
+def ambient(step: float | None, progress: float | None) -> dict[str, float]:
+    """The columns of a moment of a run, for what a caller gives."""
+    given = {"step": step, "progress": progress}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars: int = 0) -> Column:
     """The column of one input; BatchError where it is missing or of another type."""
     for source in spec.names:
@@ -59,7 +65,9 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
     hint = f"did you mean `{close[0]}`? " if close else ""
     if spec.level == Level.CONST:
         message = f"the ruleset is scheduled: its scores depend on `{spec.name}`"
-        raise BatchError(f"{message}\n  hint: pass {spec.name}=100, or --{spec.name} 100 for files")
+        value = 100 if spec.name == "step" else 0.5
+        hint = f"pass {spec.name}={value}, or --{spec.name} {value} for files"
+        raise BatchError(f"{message}\n  hint: {hint}")
     raise BatchError(
         f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}"
         f"\n  hint: {hint}pass {spec.name}=[…], or --map {spec.name}=COLUMN for files"

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from grpo_rewards import cli_audit, cli_fuzz, cli_grade, cli_lsp, cli_report, cli_score, cli_serve
+from grpo_rewards.batch import ambient
 from grpo_rewards.check import check as check_ruleset
 from grpo_rewards.errors import RewardError
 from grpo_rewards.explain import explain_row
@@ -28,6 +29,7 @@ from grpo_rewards.terminal import (
     Files,
     Group,
     Mapping,
+    RunProgress,
     Settings,
     Step,
     err,
@@ -193,6 +195,7 @@ def explain(
     mapping: Mapping = None,
     settings: Settings = None,
     step: Step = None,
+    progress: RunProgress = None,
     group: Group = None,
     allow_extern: AllowExtern = False,
     as_json: AsJson = False,
@@ -211,8 +214,7 @@ def explain(
         if scorer.needs_groups and group is None:
             hint = "name the column of group ids with --group"
             err.print(f"the ruleset looks at groups: {hint}; here the row is alone", markup=False)
-        if step is not None:
-            columns["step"] = step
+        columns.update(ambient(step, progress))
         if as_json:
             why, found = look(scorer, columns, mates)
             print_json({"why": why, "marks": found})

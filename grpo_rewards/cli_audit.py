@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from grpo_rewards.audit import AttackReport
 from grpo_rewards.audit import attack as run_attack
 from grpo_rewards.audit import calibrate as run_calibrate
 from grpo_rewards.audit import diff as run_diff
+from grpo_rewards.batch import ambient
 from grpo_rewards.explain import shorten
 from grpo_rewards.offline import read_rows
 from grpo_rewards.scores import as_floats
@@ -22,7 +23,9 @@ from grpo_rewards.terminal import (
     AsJson,
     File,
     Mapping,
+    RunProgress,
     Settings,
+    Step,
     err,
     opened,
     out,
@@ -82,6 +85,8 @@ def diff(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
     mapping: Mapping = None,
     settings: Settings = None,
+    step: Step = None,
+    progress: RunProgress = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
     allow_extern: AllowExtern = False,
     as_json: AsJson = False,
@@ -93,7 +98,7 @@ def diff(
     ):
         paths = pairs(mapping, "--map")
         rows = [
-            {**left, **right}
+            {**left, **right, **ambient(step, progress)}
             for left, right in zip(
                 read_rows(one, data, mapping=paths, limit=limit),
                 read_rows(other, data, mapping=paths, limit=limit),
@@ -125,6 +130,8 @@ def calibrate(
     score: Annotated[str, typer.Option("--score", help="Which score to compare.")] = "reward",
     mapping: Mapping = None,
     settings: Settings = None,
+    step: Step = None,
+    progress: RunProgress = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Compare this many.")] = None,
     allow_extern: AllowExtern = False,
     as_json: AsJson = False,
@@ -136,7 +143,8 @@ def calibrate(
             raise typer.BadParameter(f"no score {score!r}; there are {known}", param_hint="--score")
         paths = pairs(mapping, "--map")
         rows = read_rows(scorer, data, mapping=paths, extra={"label": label}, limit=limit)
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+        columns.update(ambient(step, progress))
         found = run_calibrate(as_floats(scorer(**columns).columns[score]), columns["label"])
     if as_json:
         print_json(dataclasses.asdict(found))

@@ -37,6 +37,7 @@ def score(
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
     step: float | None = None,
+    progress: float | None = None,
     status: bool = True,
     batch_rows: int = BATCH_ROWS,
     actors: int | tuple[int, int] | None = None,
@@ -45,9 +46,10 @@ def score(
 ) -> Any:
     """A `ray.data.Dataset` with its scores behind its own columns, one scorer per actor.
 
-    `columns`, `group`, `step` and `status` are those of `frames.score_frame`. `actors` is their
-    number, or (least, most). A ruleset that looks at whole groups has its rows dealt into `parts`
-    by the `group` column, and they come back in another order; a part must fit into one actor.
+    `columns`, `group`, `step`, `progress` and `status` are those of `frames.score_frame`. `actors`
+    is their number, or (least, most). A ruleset that looks at whole groups has its rows dealt into
+    `parts` by the `group` column, and they come back in another order; a part must fit into one
+    actor.
     """
     ray = _ray()
     scorer = ruleset if isinstance(ruleset, Scorer) else load(ruleset)
@@ -56,7 +58,8 @@ def score(
         raise BatchError(f"the ruleset looks at whole groups\n  {hint}")
     if actors is None:
         actors = (1, max(1, int(_cpus(ray) / cpus_per_actor)))
-    options = {"columns": columns, "group": group, "step": step, "status": status}
+    options: dict[str, Any] = {"columns": columns, "group": group, "status": status}
+    options |= {"step": step, "progress": progress}
     run: dict[str, Any] = {
         "fn_constructor_args": (_packed(scorer), options),
         "batch_format": "pyarrow",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_rewards.batch import ambient
 from grpo_rewards.columns import Column
 from grpo_rewards.dataset import NOWHERE, lookup
 from grpo_rewards.errors import BatchError
@@ -43,6 +44,7 @@ def score_frame(
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
     step: float | None = None,
+    progress: float | None = None,
     status: bool = True,
 ) -> pd.DataFrame:
     """The scores of a frame's rows under the frame's own index: `boolean` and `Float64` columns
@@ -60,7 +62,7 @@ def score_frame(
             raise BatchError(f"the frame has two columns `{twice}`")
         series = {name: frame.iloc[:, i] for i, name in enumerate(names)}
         values = {name: _Lazy(column) for name, column in series.items()}
-        found = _scored(scorer, values, len(frame), columns, group, step)
+        found = _scored(scorer, values, len(frame), columns, group, ambient(step, progress))
         data: dict[str, Any] = {}
         for name, is_bool in _kinds(scorer).items():
             dtype = "boolean" if is_bool else "Float64"
@@ -113,6 +115,7 @@ def score_table(
     columns: Mapping[str, str] | None = None,
     group: str | None = None,
     step: float | None = None,
+    progress: float | None = None,
     status: bool = True,
 ) -> Any:
     """A `pyarrow.Table` with its scores behind its own columns, as `score -o OUT.parquet` writes
@@ -124,7 +127,7 @@ def score_table(
         kinds = _kinds(scorer)
         added = [*kinds, *(f"{name}_status" for name in kinds if status)]
         refuse_clash(table.column_names, added)
-        found = _scored(scorer, values, table.num_rows, columns, group, step)
+        found = _scored(scorer, values, table.num_rows, columns, group, ambient(step, progress))
         for name, is_bool in kinds.items():
             kind = pa.bool_() if is_bool else pa.float64()
             table = table.append_column(name, pa.array(_plain(found[name]), kind))
@@ -165,7 +168,7 @@ def _scored(
     size: int,
     mapping: Mapping[str, str] | None,
     group: str | None,
-    step: float | None,
+    given_at: Mapping[str, float],
 ) -> dict[str, list[Column]]:
     """The columns of the scores, slice by slice; one slice where groups are looked at."""
     paths = column_paths(scorer, mapping or {}, list(table))
@@ -177,12 +180,11 @@ def _scored(
         given["group"] = _group_ids(_at(table, str(group)), str(group))
     at_once = max(1, size) if scorer.needs_groups else SLICE_ROWS
     found: dict[str, list[Column]] = {name: [] for name in (*scorer.names, "reward")}
-    ambient = {} if step is None else {"step": step}
     for start in range(0, size, at_once):
         part = {name: values[start : start + at_once] for name, values in given.items()}
         rows = next((len(values) for values in part.values()), min(at_once, size - start))
         part = part or {"": [None] * rows}  # a ruleset without inputs has as many scores as rows
-        for name, column in _in_place(scorer, part, ambient, start).items():
+        for name, column in _in_place(scorer, part, given_at, start).items():
             found[name].append(column)
     return found
 

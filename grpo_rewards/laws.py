@@ -30,6 +30,7 @@ Found = Mapping[str, Column]
 #: Answers that are tried in the gold's place to see whether a completion is paid for its answer.
 _OTHER_GOLDS = ("0", "A", "B")
 _EPSILON = 1e-9
+MOMENT = {"step": 100.0, "progress": 0.5}  # of rows that say nothing
 
 
 class LawBroken(AssertionError):
@@ -252,8 +253,8 @@ def _columns(scorer: Scorer, rows: Sequence[Row]) -> dict[str, Any]:
         name: [row.get(name) for row in rows] for name in {name for row in rows for name in row}
     }
     for name in scorer.inputs:
-        if scorer.graph.inputs[name].level == Level.CONST and name in columns:
-            columns[name] = columns[name][0]  # the step is one for the whole batch
+        if scorer.graph.inputs[name].level == Level.CONST:  # one for the whole batch
+            columns[name] = columns[name][0] if name in columns else MOMENT[name]
     columns.setdefault("group", [0] * len(rows))
     return columns
 

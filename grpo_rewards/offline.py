@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grpo_rewards.batch import ambient
 from grpo_rewards.checks import Checks
 from grpo_rewards.dataset import Batch, Position, Shard, open_dataset
 from grpo_rewards.errors import BatchError, RewardError, RuleError
@@ -19,6 +20,7 @@ from grpo_rewards.parallel import Engine, Pending
 from grpo_rewards.scorer import Scorer
 from grpo_rewards.scores import Scores
 from grpo_rewards.totals import Totals
+from grpo_rewards.types import Level
 
 BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
 
@@ -39,6 +41,7 @@ class Task:
     mapping: Mapping[str, str] | None = None
     group: str | None = None
     step: float | None = None
+    progress: float | None = None
     limit: int | None = None
     shard: Shard | None = None
     on_bad_line: str = "error"
@@ -47,7 +50,7 @@ class Task:
 
 def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) -> dict[str, str]:
     """Where each input of a ruleset comes from: what the caller maps, else the first of its
-    sources that the file has, else its own name."""
+    sources that the file has, else its own name; the step of a run need not be in it."""
     paths: dict[str, str] = {}
     for name in scorer.inputs:
         spec = scorer.graph.inputs[name]
@@ -57,7 +60,7 @@ def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) 
             paths[name] = mapping[mapped[0]]
         elif present:
             paths[name] = present[0]
-        elif not spec.has_default:
+        elif not spec.has_default and spec.level != Level.CONST:
             paths[name] = spec.sources[0]  # the dataset says that it is missing
     known = {source for name in scorer.inputs for source in scorer.graph.inputs[name].names}
     unknown = set(mapping) - known
@@ -166,6 +169,7 @@ class _Run:
             "binding": self._paths,
             "group": self._group,
             "step": task.step,
+            "progress": task.progress,
             "limit": task.limit,
             "shard": None if task.shard is None else f"{task.shard.index + 1}/{task.shard.count}",
             "batch size": task.batch_rows,
@@ -226,8 +230,7 @@ class _Run:
             raise trouble
 
     def _given(self, batch: Batch) -> dict[str, Any]:
-        step = self._task.step
-        return {**batch.columns, **({} if step is None else {"step": step})}
+        return {**batch.columns, **ambient(self._task.step, self._task.progress)}
 
     def _batches(self) -> Iterator[Batch]:
         return self._dataset.batches(

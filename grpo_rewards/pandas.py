@@ -31,9 +31,16 @@ class GrpoAccessor:
         columns: Mapping[str, str] | None = None,
         group: str | None = None,
         step: float | None = None,
+        progress: float | None = None,
         status: bool = True,
     ) -> pd.DataFrame:
         """The scores of the rows, see `frames.score_frame`; a path is a `.reward` file."""
         return score_frame(
-            self._frame, ruleset, columns=columns, group=group, step=step, status=status
+            self._frame,
+            ruleset,
+            columns=columns,
+            group=group,
+            step=step,
+            progress=progress,
+            status=status,
         )

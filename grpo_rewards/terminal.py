@@ -37,6 +37,10 @@ Group = Annotated[
 Step = Annotated[
     float | None, typer.Option("--step", help="The step that a scheduled ruleset is scored at.")
 ]
+RunProgress = Annotated[
+    float | None,
+    typer.Option("--progress", min=0, max=1, help="The same, as a share of the whole run."),
+]
 AllowExtern = Annotated[
     bool,
     typer.Option(

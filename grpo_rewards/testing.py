@@ -26,6 +26,7 @@ from grpo_rewards.graph import InputSpec
 from grpo_rewards.hacks import FILLER, Target
 from grpo_rewards.laws import (
     LAWS,
+    MOMENT,
     LawBroken,
     alone_as_in_a_batch,
     appending_never_pays,
@@ -448,7 +449,7 @@ def _with_inputs(scorer: Scorer, row: Row) -> dict[str, Any]:
     for name in scorer.inputs:
         spec = scorer.graph.inputs[name]
         sources = [source for source in spec.names if source in row]
-        found[name] = row[sources[0]] if sources else spec.default
+        found[name] = row[sources[0]] if sources else MOMENT.get(name, spec.default)
     if found.get("n_tokens") is None and "n_tokens" in found:
         found["n_tokens"] = max(1, len(str(found.get("completion", ""))) // 4)
     return found
@@ -465,7 +466,7 @@ def gold_text(prompt: Mapping[str, Any]) -> str | None:
 def _values(spec: InputSpec) -> SearchStrategy[Any]:
     """Values of an input by its name and type."""
     if spec.level == Level.CONST:
-        return st.just(100.0)  # the step, one for all
+        return st.just(MOMENT[spec.name])  # one for all
     match spec.type.kind:
         case "num":
             return st.one_of(st.none(), st.integers(0, 10_000), st.floats(-1e6, 1e6))

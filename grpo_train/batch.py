@@ -15,7 +15,7 @@ from grpo_train.config import Config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.rollout import Rollouts, join_rollouts, row_seeds
-from grpo_train.score import Scored, answer
+from grpo_train.score import Moment, Scored, answer
 from grpo_train.session import Drawn, Session, sampling
 from grpo_train.update import Batch
 
@@ -91,7 +91,7 @@ def _sample_once(
         prompts,
         sampling(config),
         seeds,
-        session.step,
+        Moment(session.step, config.steps),
     )
     return prompts, rollouts, scored, spent
 

@@ -14,7 +14,7 @@ from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.policy import Policy
 from grpo_train.rollout import Engine, Sampling, row_seeds
-from grpo_train.score import Scored, answer
+from grpo_train.score import Moment, Scored, answer
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,11 +87,11 @@ def evaluate(
     samples: int,
     score: str,
     seed: int,
-    step: int = 0,
+    moment: Moment,
 ) -> tuple[Evaluation, Scored]:
     """`samples` completions of each prompt, scored; the same seeds at every call."""
     seeds = row_seeds(seed, -1, torch.arange(len(prompts) * samples))
-    _, scored, _ = answer(engine, scorer, policy, prompts, sampling, seeds, step)
+    _, scored, _ = answer(engine, scorer, policy, prompts, sampling, seeds, moment)
     if score not in scored.scores:
         have = ", ".join(f"`{name}`" for name in scored.scores)
         raise ConfigError(f"the ruleset has no score `{score}`, it has {have} - at `eval.score`")

@@ -29,6 +29,18 @@ ERRORS = frozenset({"timeout", "too_large", "failed"})  # of a score's status
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a run stands, for a ruleset that is scheduled."""
+
+    step: int = 0
+    steps: int = 1  # of the whole run
+
+    def columns(self) -> dict[str, float]:
+        """`step`, and `progress` in [0, 1]."""
+        return {"step": float(self.step), "progress": min(1.0, self.step / max(1, self.steps))}
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """`reward` [B] and every score [B] as float64, NaN where null; `status` where not ok."""
 
@@ -102,13 +114,15 @@ def without_reward(scorer: Any, prompts: Prompts) -> list[int]:
         "completion_ids": [[]] * size,
         "n_tokens": [0.0] * size,
         "truncated": [False] * size,
-        "step": [0.0] * size,
+        **Moment().columns(),
     }
     scores = _run(scorer, prompts.columns(1) | known, np.arange(size))
     return [int(i) for i in np.flatnonzero(np.isnan(np.asarray(scores.reward, dtype=np.float64)))]
 
 
-def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, step: int) -> Scored:
+def score(
+    scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, moment: Moment
+) -> Scored:
     """Run the ruleset on completions, the prompts' columns, and what the trainer knows."""
     texts = [prompts.prefix + policy.decode(ids) for ids in rollouts.completion_ids()]
     known: dict[str, Any] = {
@@ -116,7 +130,7 @@ def score(scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, ste
         "completion_ids": rollouts.completion_ids(),
         "n_tokens": [float(n) for n in rollouts.length.tolist()],
         "truncated": [not stopped for stopped in rollouts.stopped.tolist()],
-        "step": [float(step)] * len(texts),
+        **moment.columns(),
     }
     columns = prompts.columns(rollouts.group_size) | known
     group = np.repeat(np.arange(len(prompts)), rollouts.group_size)
@@ -136,7 +150,7 @@ def answer(
     prompts: Prompts,
     sampling: Sampling,
     seeds: torch.Tensor,
-    step: int,
+    moment: Moment,
 ) -> tuple[Rollouts, Scored, dict[str, float]]:
     """Completions of all prompts with their scores, and the seconds spent on each.
 
@@ -148,7 +162,7 @@ def answer(
     rows = slice(mine.start * n, mine.stop * n)
 
     def run(prompts: list[int], rollouts: Rollouts) -> Scored:
-        return score(scorer, own.pick(prompts), rollouts, policy, step)
+        return score(scorer, own.pick(prompts), rollouts, policy, moment)
 
     with Ahead(run) as ahead:
         rollouts = engine.generate(own.ids, n, sampling, seeds[rows], ahead.take)

@@ -25,7 +25,7 @@ from grpo_train.policy import Policy, frozen_copy, load_policy
 from grpo_train.preflight import choose_checkpointing, memory_advice, memory_plan, self_test
 from grpo_train.record import Record
 from grpo_train.rollout import Engine, Sampling
-from grpo_train.score import Scored, load_scorer, without_reward
+from grpo_train.score import Moment, Scored, load_scorer, without_reward
 from grpo_train.state import (
     Progress,
     list_checkpoints,
@@ -172,7 +172,7 @@ def evaluate_session(session: Session) -> Evaluation | None:
         samples=config.eval.samples,
         score=config.eval.score,
         seed=config.seed,
-        step=session.step,
+        moment=Moment(session.step, config.steps),
     )
     session.log(result.metrics())
     return result
@@ -193,6 +193,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
         samples=samples,
         score=config.eval.score,
         seed=config.seed,
+        moment=Moment(config.steps, config.steps),
     )
     return result
 
