@@ -40,6 +40,14 @@ ERRORS = ("error", "timeout", "too_large", "failed")
 #: Types that a user's own rule may return.
 RETURN_KINDS = ("num", "bool", "text")
 
+# Hints for a score of a type that no score can have.
+_TO_NUMBER = {
+    "text": "compare it, or measure it: math.equal(…, gold), text.length(…)",
+    "chat": "compare it, or measure it: math.equal(extract.boxed(…), gold), text.length(…)",
+    "match": "take its `.ok` or its `.credit`",
+    "format": "match it: match(name, completion).ok",
+}
+
 
 def check(
     parsed: Parsed,
@@ -367,7 +375,7 @@ class _Checker:
         node = self.graph[number]
         if not node.type.is_numeric:
             message = f"{what} is a {node.type}; it has to be a num or a bool"
-            raise Problem("T05", message, expr.place)
+            raise Problem("T05", message, expr.place, _TO_NUMBER.get(node.type.kind, ""))
         self._refuse_dataset(number, expr.place)
         return self.lowering.settle(number, self.graph.settings)
 

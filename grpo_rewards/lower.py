@@ -292,6 +292,8 @@ class Lowering:
             hint = _rules_like(expr.function)
             if function is not None:
                 hint = "it is a value, not a function"
+                if isinstance(function, int) and self.graph[function].type.kind == "format":
+                    hint = f"it is a format: match({expr.function}, …).ok"
             start = expr.place.start
             place = expr.place if expr.piped else Place(start, start + len(expr.function))
             raise Problem("N08", f"unknown rule `{expr.function}`", place, hint)

@@ -6,20 +6,19 @@ statement and a single run reports them all.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
-from lark.exceptions import UnexpectedToken
+from lark import Lark, Token, Tree, UnexpectedInput
 
 from grpo_rewards import expr as x
 from grpo_rewards import tables
 from grpo_rewards.errors import Finding, Place, RulesetError, Source
 from grpo_rewards.limits import MAX_EXPR_DEPTH, MAX_RULESET_CHARS
+from grpo_rewards.mistakes import explain
 
 #: Suffixes of numbers. Durations count in seconds.
 SUFFIXES = {
@@ -160,7 +159,7 @@ def _parse_part(text: str, place: Place, start: str) -> x.Node | Finding:
     try:
         tree = _lark().parse(part, start=start)
     except UnexpectedInput as error:
-        return _explain(error, text, place)
+        return explain(error, text, place, _lark())
     try:
         return _Builder(text, place.start).build(tree)
     except _Refused as refused:
@@ -515,79 +514,3 @@ def _split(
     """Positional arguments and options, apart."""
     args = tuple(a for a in arguments or () if isinstance(a, x.Expr))
     return args, tuple(a for a in arguments or () if isinstance(a, tuple))
-
-
-# Syntax errors in the user's words
-
-#: Characters that other languages use → what this one says.
-_FOREIGN = {
-    "&": "write `and`", "|": "write `or` (or `|>` for a pipe)", "!": "write `not` (or `!=`)",
-    "'": 'strings stand in double quotes: "…"', ";": "a statement ends with its line",
-    "%": "there is no remainder; `50%` is 0.5", "^": "write `**` for a power",
-    "?": "write `a if condition else b`, or `??` to replace a null",
-}  # fmt: skip
-
-#: Terminal names → how a message calls them.
-_TERMINALS = {
-    "NAME": "a name", "NUMBER": "a number", "STRING": "a string", "LONG_STRING": "a string",
-    "REGEX": 're"…"', "HEREDOC": "lark'''…'''", "COMPARE": "a comparison", "SIGN": "`+` or `-`",
-    "TIMES": "`*` or `/`", "$END": "the end of the statement",
-}  # fmt: skip
-
-
-def _explain(error: UnexpectedInput, text: str, place: Place) -> Finding:
-    """The finding for a statement that does not parse."""
-    if isinstance(error, UnexpectedCharacters):
-        start = place.start + (error.pos_in_stream or 0)
-        return _explain_character(text, start)
-    if isinstance(error, UnexpectedToken) and error.token.type != "$END":
-        start = place.start + (error.token.start_pos or 0)
-        return _explain_token(error, text, Place(start, start + len(error.token)))
-    body = text[place.start : place.end].rstrip()
-    end = place.start + len(body)
-    hint = _expected(error) if isinstance(error, UnexpectedToken | UnexpectedEOF) else ""
-    return Finding("S10", "the statement ends too early", Place(max(end - 1, 0), end), hint)
-
-
-def _explain_character(text: str, start: int) -> Finding:
-    char = text[start]
-    at = Place(start, start + 1)
-    rest = text[start:]
-    if rest.startswith(('"', "'''")) or re.match(r"(lark|json|text)'''", rest):
-        return Finding("S11", "a string or heredoc is not closed", at)
-    shown = char if char.isprintable() else f"\\x{{{ord(char):x}}}"
-    return Finding("S12", f"unexpected character `{shown}`", at, _FOREIGN.get(char, ""))
-
-
-def _explain_token(error: UnexpectedToken, text: str, at: Place) -> Finding:
-    token = str(error.token)
-    accepts = error.accepts or error.expected or set()
-    line_start = not text[text.rfind("\n", 0, at.start) + 1 : at.start].strip()
-    if (line_start and error.token.type == "NAME" and at.start > 0) or at.start == 0:
-        close = difflib.get_close_matches(token, x.KEYWORDS, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else "one of " + ", ".join(x.KEYWORDS)
-        return Finding("S13", f"unknown statement `{token}`", at, hint)
-    if token == "=" and "COMPARE" in accepts:
-        return Finding("S14", "`=` names a value; it does not compare", at, "write `==`")
-    if error.token.type == "COMPARE" and "COMPARE" not in accepts:
-        hint = "write `a < b and b < c`, or `b in a..c`"
-        return Finding("S15", "comparisons do not chain", at, hint)
-    if error.token.type in ("HEREDOC", "REGEX") or not _expected(error):
-        return Finding("S10", f"unexpected `{token[:40]}`", at)
-    return Finding("S10", f"unexpected `{token[:40]}`", at, _expected(error))
-
-
-def _expected(error: UnexpectedToken | UnexpectedEOF) -> str:
-    """What could stand here, where that is short enough to help."""
-    accepts = getattr(error, "accepts", None) or getattr(error, "expected", None) or set()
-    names = {_TERMINALS.get(name, _symbol(name)) for name in accepts}
-    shown = sorted(name for name in names if name)
-    return f"expected {', '.join(shown)}" if 0 < len(shown) <= 8 else ""
-
-
-def _symbol(terminal: str) -> str:
-    """The text of a keyword or punctuation terminal."""
-    for definition in _lark().terminals:
-        if definition.name == terminal and definition.pattern.type == "str":
-            return f"`{definition.pattern.value}`"
-    return ""

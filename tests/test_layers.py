@@ -20,6 +20,7 @@ REWARDS = [
     "printer",
     "catalog",
     "rules",
+    "mistakes",
     "parse",
     "graph",
     "lower",

@@ -77,6 +77,11 @@ def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | N
     return language.check_language(target) if isinstance(target, str) else None
 
 
+def _check_ngrams(_args: Any, options: Mapping[str, Any]) -> str | None:
+    n = options["n"]
+    return None if n >= 1 and n == int(n) else "n is the length of an n-gram, a whole number from 1"
+
+
 def _partial(_args: Any, options: Mapping[str, Any]) -> str | None:
     return None if 0 <= options["partial_max"] <= 1 else "partial_max lies in 0..1"
 
@@ -302,10 +307,11 @@ _TEXT = (
          "The text without commas."),
     rule("text.repetition(text: text, *, n: num = 3) -> num?", RowKernel(text.repetition),
          "The share of n-grams of words that occurred before; null below n words.", range=UNIT,
-         example='text.repetition("a b c a b c", n=3)'),
+         validate=_check_ngrams, example='text.repetition("a b c a b c", n=3)'),
     rule("text.repetition_ids(ids: list[num], *, n: num = 3) -> num?",
          RowKernel(text.repetition_ids),
-         "The share of n-grams of tokens that occurred before; null below n tokens.", range=UNIT),
+         "The share of n-grams of tokens that occurred before; null below n tokens.", range=UNIT,
+         validate=_check_ngrams),
     rule(
         "text.overlong(n_tokens: num, max_len: num, cache: num) -> num",
         RowKernel(text.overlong),

@@ -35,7 +35,9 @@ def compile_pattern(pattern: str, flags: str = "") -> Any:
     try:
         return re2.compile(inline + pattern, options)
     except (re2.error, UnicodeError) as error:
-        raise ValueError(f"not a pattern: {error}") from None
+        reason = error.args[0] if error.args else error
+        shown = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
+        raise ValueError(f"not a pattern: {shown}") from None
 
 
 def check_pattern(pattern: str, flags: str = "") -> str | None:
