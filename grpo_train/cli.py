@@ -36,7 +36,22 @@ app = typer.Typer(
 console = Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="End with one line of JSON on stdout.")]
-Run = Annotated[Path, typer.Argument(help="A run folder, runs/<name>.", show_default=False)]
+
+
+def _run_folder(folder: Path) -> Path:
+    """Typer's callback: a folder that holds a run."""
+    if not (folder / "config.toml").is_file():
+        found = (*folder.parent.glob("*/config.toml"), *Path("runs").glob("*/config.toml"))
+        known = sorted({str(path.parent) for path in found})
+        hint = f"\nhint: there is {', '.join(known[:8])}" if known else ""
+        raise ConfigError(f"`{folder}` holds no run{hint}")
+    return folder
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(help="A run folder, runs/<name>.", show_default=False, callback=_run_folder),
+]
 
 Overrides = Annotated[
     list[str] | None,

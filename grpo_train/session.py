@@ -366,6 +366,19 @@ def save(session: Session) -> Path:
 
 def check_ready(config: Config) -> None:
     """What can be known before loading a model."""
+    wanted = {
+        "name": config.name,
+        "model": config.model,
+        "data.train": config.data.train,
+        "reward.ruleset": config.reward.ruleset,
+    }
+    if empty := [name for name, value in wanted.items() if not value]:
+        names = ", ".join(f"`{name}`" for name in empty)
+        raise ConfigError(
+            f"nothing is said of {names}\nhint: fill in the file, or say {empty[0]}=…"
+        )
+    if not Path(config.reward.ruleset).is_file():
+        raise ConfigError(f"`{config.reward.ruleset}` is no file - at `reward.ruleset`")
     for name, path in (("data.train", config.data.train), ("data.eval", config.data.eval)):
         if path and not path.startswith(HUB) and not Path(path).exists():
             raise ConfigError(f"`{path}` does not exist - at `{name}`")

@@ -84,7 +84,7 @@ def test_init_writes_a_starter_once(
         (("run", "CONFIG", "reward.ruleset=absent.reward"), "`reward.ruleset`"),
         (("run", "CONFIG", "eval.score=corect", "name=n"), "no score `corect`"),
         (("show", "absent"), "holds no run"),
-        (("resume", "absent"), "cannot read"),
+        (("resume", "absent"), "`absent` holds no run"),
     ],
 )
 def test_wrong_usage_is_one_message_and_exit_2(
