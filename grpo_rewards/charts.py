@@ -18,7 +18,7 @@ from grpo_rewards.errors import RewardError
 Floats = npt.NDArray[np.float64]
 Chart = dict[str, Any]
 BINS = 24  # of a histogram: what an eye tells apart at this width
-WIDTH, HEIGHT = 285, 165
+WIDTH, HEIGHT = 338, 220
 
 
 def altair() -> Any:
@@ -36,7 +36,10 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _done(chart: Any, *, width: int = WIDTH, height: int = HEIGHT) -> Chart:
-    found: Chart = chart.properties(width=width, height=height).to_dict(validate=False)
+    """Width and height of the whole, axes and legend in it, so that cards line up."""
+    fit = altair().AutoSizeParams(type="fit", contains="padding")
+    whole = chart.properties(width=width, height=height, autosize=fit)
+    found: Chart = whole.to_dict(validate=False)
     return found
 
 
@@ -74,7 +77,7 @@ def correlation(columns: Mapping[str, Floats]) -> Chart:
     rows = [
         {"a": a, "b": b, "r": pearson(columns[a], columns[b])} for a in columns for b in columns
     ]
-    side = max(120, min(340, 46 * len(columns)))
+    side = max(WIDTH, min(560, 70 + 46 * len(columns)))
     base = _chart(rows).encode(
         x=alt.X("a:N", title=None, sort=list(columns), axis=alt.Axis(labelAngle=-30)),
         y=alt.Y("b:N", title=None, sort=list(columns)),
@@ -85,7 +88,7 @@ def correlation(columns: Mapping[str, Floats]) -> Chart:
         tooltip=["a:N", "b:N", alt.Tooltip("r:Q", format=".3f")],
     )
     return _done(boxes + base.mark_text(fontSize=11).encode(text=alt.Text("r:Q", format=".2f")),
-                 width=side, height=side)  # fmt: skip
+                 width=side, height=max(HEIGHT, side - 60))  # fmt: skip
 
 
 def pearson(a: Floats, b: Floats) -> float | None:
@@ -113,7 +116,7 @@ def causes(status: Mapping[str, Sequence[str]]) -> Chart | None:
             y=alt.Y("score:N", title=None, sort=list(status)), x=alt.X("rows:Q", title="rows"),
             color=alt.Color("status:N", title="status"), tooltip=["score:N", "status:N", "rows:Q"],
         ),
-        height=max(60, 30 * len(status)),
+        height=max(HEIGHT, 30 * len(status)),
     )  # fmt: skip
 
 
@@ -133,7 +136,7 @@ def faults(counts: Mapping[tuple[str, str], int]) -> Chart | None:
             y=alt.Y("wanted:N", title="wanted", sort=None), x=alt.X("rows:Q", title="rows"),
             tooltip=["wanted:N", "rows:Q"],
         ),
-        height=max(60, 24 * len(rows)),
+        height=max(HEIGHT, 24 * len(rows)),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from grpo_rewards import expr as x
@@ -62,7 +63,7 @@ def check(
     the time that the graph is run.
     """
     functions = {} if functions is None else functions
-    lowering = Lowering(Graph(name=parsed.ruleset.name), functions)
+    lowering = Lowering(Graph(name=_name(parsed)), functions)
     checker = _Checker(parsed, dict(params or {}), lowering)
     checker.run()
     checker.graph.names = dict(lowering.names)
@@ -81,6 +82,12 @@ def checked(
     if any(finding.severity == "error" for finding in findings):
         raise RulesetError.of(parsed.source, findings)
     return graph
+
+
+def _name(parsed: Parsed) -> str:
+    """What the ruleset calls itself, else its file without the ending."""
+    declared = parsed.ruleset.of(x.RulesetDecl)
+    return declared[0].name if declared else PurePath(parsed.source.name).stem or "ruleset"
 
 
 class _Checker:

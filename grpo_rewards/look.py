@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -48,6 +49,35 @@ def marks(
         elif node.op == "math.equal" and isinstance(values[0], Span):
             found.append((values[0].start, values[0].end, "answer", "what was extracted"))
     return sorted(set(found))
+
+
+def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How many completions leave each format for want of what, over rows of a ruleset's inputs; a
+    format that is matched against a part of an input, or that needs a deadline, is passed over."""
+    found: Counter[tuple[str, str]] = Counter()
+    graph = scorer.graph
+    matches = [
+        (graph[node.args[0]].value, graph[node.args[1]].option("name"))
+        for node in graph.nodes
+        if node.op == "match" and graph[node.args[1]].op == "input"
+    ]
+    matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
+    for row in rows if matches else ():
+        for shape, name in matches:
+            left = shape.match(text_of(row.get(name))).at
+            if left is not None:
+                found[shape.name, " or ".join(left.expected[:3]) or "nothing more"] += 1
+    return found
+
+
+def text_of(value: Any) -> str:
+    """A text or a chat as text; empty where it is neither."""
+    if isinstance(value, str):
+        return value
+    try:
+        return chat_text(value) or ""
+    except TypeError:
+        return "" if value is None else str(value)
 
 
 def completion_text(columns: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import importlib
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,12 @@ class Report:
         if len(found) > 1:
             self.add("Between scores", "correlation", charts.correlation(found))
         self.add("Between scores", "null and errors, by cause", charts.causes(why))
+
+    def formats(self, scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What completions lacked where they left a format; `rows` are the ruleset's inputs."""
+        from grpo_rewards.look import faults
+
+        self.add("Formats", "where completions leave them", charts.faults(faults(scorer, rows)))
 
     def rows(self, rows: Sequence[ReportRow]) -> None:
         """The completions of the table."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from grpo_rewards import charts
-from grpo_rewards.batch import chat_text
 from grpo_rewards.dataset import NOWHERE, lookup, open_dataset
 from grpo_rewards.errors import BatchError
 from grpo_rewards.groups import group_key
+from grpo_rewards.look import text_of
 from grpo_rewards.offline import BATCH_ROWS, column_paths
 from grpo_rewards.report import Report, ReportRow
 from grpo_rewards.scorer import Scorer
@@ -151,16 +151,6 @@ def _meta(path: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
-def text_of(value: Any) -> str:
-    """A text or a chat as text; empty where it is neither."""
-    if isinstance(value, str):
-        return value
-    try:
-        return chat_text(value) or ""
-    except TypeError:
-        return "" if value is None else str(value)
-
-
 def scores_report(
     files: Sequence[Path],
     scorer: Scorer | None = None,
@@ -189,11 +179,8 @@ def scores_report(
         report.add("Against length", f"{name} against length", chart)
     mates: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
     if scorer is not None:
-        report.add(
-            "Formats",
-            "where completions leave them",
-            charts.faults(faults(scorer, files[0], paths)),
-        )
+        batches = open_dataset(files[0]).batches(BATCH_ROWS, columns={})
+        report.formats(scorer, (_inputs(row, paths) for batch in batches for row in batch.rows))
         if scorer.needs_groups and group is None:
             report.notes.append("The trees show each row as a group of its own: name --group.")
         elif scorer.needs_groups:
@@ -237,29 +224,6 @@ def _inputs(record: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, An
     """The ruleset's inputs in a record."""
     found = {name: lookup(record, path) for name, path in paths.items()}
     return {name: value for name, value in found.items() if value is not NOWHERE}
-
-
-def faults(scorer: Scorer, path: Path, paths: Mapping[str, str]) -> Counter[tuple[str, str]]:
-    """How many completions leave each format for want of what, over a whole file; a format that is
-    matched against a part of an input, or that needs a deadline, is passed over."""
-    found: Counter[tuple[str, str]] = Counter()
-    graph = scorer.graph
-    matches = [
-        (graph[node.args[0]].value, graph[node.args[1]].option("name"))
-        for node in graph.nodes
-        if node.op == "match" and graph[node.args[1]].op == "input"
-    ]
-    matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
-    if not matches:
-        return found
-    for batch in open_dataset(path).batches(BATCH_ROWS, columns={}):
-        for record in batch.rows:
-            inputs = _inputs(record, paths)
-            for shape, name in matches:
-                left = shape.match(text_of(inputs.get(name))).at
-                if left is not None:
-                    found[shape.name, " or ".join(left.expected[:3]) or "nothing more"] += 1
-    return found
 
 
 def _rows(

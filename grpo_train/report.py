@@ -12,7 +12,9 @@ from grpo_train.errors import ConfigError
 
 #: What stands together in one chart: the start of a metric's name, and the heading.
 SECTIONS = (("reward", "Reward"), ("score/", "Scores"), ("eval/", "Held out"), ("", "Training"))
+TRAINING = len(SECTIONS) - 1
 INTERVAL = ("eval/pass_at_1", "eval/low", "eval/high")
+STILL = 1e-6
 MAX_SAMPLES = 200  # in the table: the newest, which is where a run went
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,12 +25,17 @@ def run_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> gr.R
     last = metrics[-1]["step"] if metrics else 0
     report = gr.Report(folder.name, facts={"steps": str(last), "samples": f"{len(samples):,}"})
     found = series(metrics)
-    for name in sorted(found, key=_place):
+    training = {name: points for name, points in found.items() if _place(name)[0] == TRAINING}
+    if still := {name: points[0][1] for name, points in training.items() if _is_still(points)}:
+        report.facts["always"] = ", ".join(
+            f"{name} {round(still[name], 5) + 0.0:g}" for name in sorted(still)
+        )
+    for name in sorted(found.keys() - still.keys(), key=_place):
         shown = INTERVAL if name == INTERVAL[0] else () if name in INTERVAL else (name,)
         report.curves(SECTIONS[_place(name)[0]][1], {key: found.get(key, []) for key in shown})
     report.notes = [f"step {row['step']}: {row['text']}" for row in alarms]
     rows = [_row(i, sample) for i, sample in enumerate(samples)][-MAX_SAMPLES:]
-    _explain(folder, rows, samples)
+    _explain(report, folder, rows, samples)
     report.rows(rows)
     return report
 
@@ -52,6 +59,12 @@ def series(metrics: Rows) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
+def _is_still(points: Sequence[tuple[float, float]]) -> bool:
+    """Whether a metric says nothing in a chart: it does not move but for rounding."""
+    values = [value for _, value in points]
+    return len(values) > 1 and max(values) - min(values) <= STILL * max(1.0, abs(values[0]))
+
+
 def _place(name: str) -> tuple[int, str]:
     return next(i for i, (start, _) in enumerate(SECTIONS) if name.startswith(start)), name
 
@@ -69,12 +82,14 @@ def _row(number: int, sample: Mapping[str, Any]) -> gr.ReportRow:
     )
 
 
-def _explain(folder: Path, rows: Sequence[gr.ReportRow], samples: Rows) -> None:
-    """Trees for the rows, where the run's ruleset can be had and its inputs are in the samples."""
+def _explain(report: gr.Report, folder: Path, rows: Sequence[gr.ReportRow], samples: Rows) -> None:
+    """Trees for the rows, and where formats are left, where the run's ruleset can be had and its
+    inputs are in the samples."""
     try:
         params = dict(load_config(folder / "config.toml").reward.params)
         with gr.load(folder / "ruleset.reward", params=params) as scorer:
             for row in rows:
                 row.explain(scorer, samples[row.row])
+            report.formats(scorer, samples)
     except (gr.RewardError, ConfigError):
         return  # a log holds less than the batch did; the scores beside it still stand

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import grpo_rewards as gr
 from grpo_rewards import charts
 from grpo_rewards.cli import app
-from grpo_rewards.look import look
-from grpo_rewards.scorereport import faults, read_scores, scores_report
+from grpo_rewards.look import faults, look
+from grpo_rewards.scorereport import read_scores, scores_report
 from grpo_train.report import run_report
 
 ARITHMETIC = ROOT / "rulesets" / "arithmetic.reward"
@@ -179,7 +179,7 @@ def test_a_file_without_rows_is_compared_or_refused_in_a_line(
 
 def test_faults_are_counted_over_the_whole_file(scored: tuple[Path, Path]) -> None:
     with gr.load(ARITHMETIC, workers=0) as scorer:
-        found = faults(scorer, scored[0], {"completion": "completion"})
+        found = faults(scorer, [{"completion": text} for text, _ in TEXTS * 6])
         shape = next(n.value for n in scorer.graph.nodes if n.type.kind == "format")
     left = [shape.match(text).at for text, _ in TEXTS * 6]
     assert found.total() == sum(at is not None for at in left) > 0
@@ -311,16 +311,22 @@ def test_a_page_of_two_files_shows_what_changed(
 
 
 def test_a_page_of_a_run_shows_curves_alarms_and_trees(browser: Any, tmp_path: Path) -> None:
-    metrics = [{"step": i, "reward": i / 30, "score/correct": 1.0, "kl": None} for i in range(30)]
+    metrics = [
+        {"step": i, "reward": i / 30, "score/correct": 1.0, "kl": None, "errors": 0}
+        for i in range(30)
+    ]
     text, gold = TEXTS[1]
     sample = {"step": 3, "prompt": "p", "completion": text, "gold": gold, "reward": 1.2}
     sample |= {"advantage": 0.5, "scores": {"correct": 1.0}, "status": {}}
     shutil.copy(ARITHMETIC, tmp_path / "ruleset.reward")
     shutil.copy(ROOT / "experiments" / "arithmetic.toml", tmp_path / "config.toml")
     alarm = {"step": 2, "text": "reward rises and `correct` falls"}
-    out = run_report(tmp_path, metrics, [sample], [alarm]).write(tmp_path / "report.html")
+    bare = sample | {"completion": "no tags", "step": 4}
+    out = run_report(tmp_path, metrics, [sample, bare], [alarm]).write(tmp_path / "report.html")
     page, faults = opened(browser, out)
-    assert page.locator("figcaption").all_inner_texts() == ["reward", "score/correct"]
+    shown = ["reward", "score/correct", "where completions leave them"]
+    assert page.locator("figcaption").all_inner_texts() == shown
+    assert "errors 0" in page.locator(".facts").inner_text()  # what never moves gets no chart
     assert "correct` falls" in page.locator(".alarm").inner_text()
     page.locator("tr.row").nth(0).click()
     assert page.locator("tr.detail pre mark.foreign").count() == 1
