@@ -37,9 +37,13 @@ def param(
     return x.Name(name, x.Param(name, kind, limits, x.as_expr(value)))
 
 
-def lark_format(name: str, grammar: str) -> x.Name:
-    """A format by a Lark grammar, for `gr.match(format, text)`."""
-    return _format(name, "lark", grammar)
+def lark_format(name: str, grammar: str, *, prefix: str = "", engine: str = "lalr") -> x.Name:
+    """A format by a Lark grammar, for `gr.match(format, text)`. `prefix` is text that the chat
+    template opened the completion with; `engine="earley"` is for short texts, where the grammar is
+    ambiguous."""
+    options = {"prefix": prefix} if prefix else {}
+    options |= {"engine": engine} if engine != "lalr" else {}
+    return _format(name, "lark", grammar, options)
 
 
 def json_format(name: str, schema: str) -> x.Name:
@@ -54,15 +58,14 @@ def regex_format(name: str, pattern: str, flags: str = "") -> x.Name:
     return _format(name, "re", f"{pattern}\n{flags}")
 
 
-def tags_format(name: str, *tags: str) -> x.Name:
+def tags_format(name: str, *tags: str, prefix: str = "") -> x.Name:
     """`<a>…</a><b>…</b>` in this order, for `gr.match(format, text)`."""
-    return _format(name, "tags", " ".join(tags))
+    return _format(name, "tags", " ".join(tags), {"prefix": prefix} if prefix else {})
 
 
-def _format(name: str, kind: str, body: str) -> x.Name:
-    if "'''" in body:
-        raise ValueError("a grammar cannot hold ''': it stands in a heredoc")
-    return x.Name(name, x.FormatDecl(name, kind, body))
+def _format(name: str, kind: str, body: str, options: Mapping[str, str] | None = None) -> x.Name:
+    given = tuple((key, x.Const(value)) for key, value in (options or {}).items())
+    return x.Name(name, x.FormatDecl(name, kind, body, given))
 
 
 def where(condition: Any, yes: Any, no: Any) -> x.Call:

@@ -309,22 +309,35 @@ class _Checker:
     def on_format(self, statement: x.FormatDecl) -> None:
         self._declare(statement.name, statement)
         options = {name: self.lowering.constant(value) for name, value in statement.options}
+        path = options.pop("file", None)
+        body = statement.body if path is None else self._format_file(statement, path)
         start = statement.body_place.start
         try:
-            compiled = formats.compile_format(
-                statement.name, statement.kind, statement.body, **options
-            )
+            compiled = formats.compile_format(statement.name, statement.kind, body, **options)
         except formats.FormatError as error:
+            if path is not None:
+                line = body.count("\n", 0, error.offset) + 1
+                message = f"{path}:{line}: {error.message}"
+                raise Problem("T30", message, statement.body_place, error.hint) from None
             place = Place(start + error.offset, start + error.offset + 1)
             raise Problem("T30", error.message, place, error.hint) from None
         except TypeError:
-            known = "engine, prefix"
+            known = "engine, prefix, file"
             message = f"a {statement.kind} format does not take these options"
             raise Problem("N05", message, statement.place, f"it may take {known}") from None
         for lint in compiled.lints:
-            place = Place(start + lint.offset, start + lint.offset + 1)
+            offset = lint.offset if path is None else 0
+            place = Place(start + offset, start + offset + 1)
             self.findings.append(Finding(lint.code, lint.message, place, lint.hint, lint.severity))
         self.lowering.add_format(statement.name, compiled, statement.place)
+
+    def _format_file(self, statement: x.FormatDecl, path: Any) -> str:
+        """The text of a format that stands in a file of its own."""
+        text = self.parsed.files.get(path) if isinstance(path, str) else None
+        if text is None:
+            hint = "it is read in files, relative to the file and inside its folder tree"
+            raise Problem("N10", f"`{path}` cannot be read", statement.body_place, hint)
+        return text
 
     def on_extern(self, statement: x.Extern) -> None:
         """A rule of the user's own: its types and range are what it says."""

@@ -340,12 +340,13 @@ class Param(Statement):
 
 @dataclass(frozen=True, eq=False)
 class FormatDecl(Statement):
-    """`format NAME = lark'''…'''`, `json'''…'''`, `re"…"` or `tags("think", "answer")`."""
+    """`format NAME = lark'''…'''`, `json'''…'''`, `re"…"`, `tags("think", "answer")` or
+    `from "file.lark"`; with options `lark("…", prefix="<think>")`."""
 
     keyword = "format"
     name: str
     kind: str  # lark, json, re, tags
-    body: str  # the grammar, schema or pattern; for tags their names, separated by spaces
+    body: str  # the grammar, schema or pattern; for tags their names; "" where it is in a file
     options: tuple[tuple[str, Expr], ...] = ()
     body_place: Place = field(default=NOWHERE, kw_only=True, metadata={"style": True})
 

@@ -39,6 +39,7 @@ class Parsed:
     findings: tuple[Finding, ...]
     broken: frozenset[str]
     imports: Mapping[str, Parsed] = field(default_factory=dict)  # by path as it is written
+    files: Mapping[str, str] = field(default_factory=dict)  # texts of formats, likewise
 
 
 def parse(text: str, *, name: str = "ruleset") -> x.Ruleset:
@@ -334,13 +335,25 @@ class _Builder:
         place = Place(start, start + len(pattern.pattern))
         return "re", f"{pattern.pattern}\n{pattern.flags}", (), place
 
+    def on_format_file(self, path: Token) -> tuple[str, str, Any, Place]:
+        name = self._string(path)
+        kind = name.rpartition(".")[2]
+        if kind not in ("lark", "json"):
+            hint = "it ends with .lark, or with .json for a schema"
+            raise _Refused("S05", f"`{name}` is not a format's file", self._place_of(path), hint)
+        return kind, "", (("file", x.Const(name)),), self._place_of(path)
+
     def on_format_call(
         self, name: Token, arguments: list[Any] | None
     ) -> tuple[str, str, Any, Place]:
         args, options = _split(arguments)
         names = [arg.value for arg in args if isinstance(arg, x.Const)]
+        has_body = len(args) == 1 and isinstance(names[0] if names else None, str)
+        if name in ("lark", "json") and has_body != any(key == "file" for key, _ in options):
+            return str(name), str(names[0]) if has_body else "", options, self.place
         if name != "tags" or len(names) < len(args) or not all(isinstance(n, str) for n in names):
-            hint = """a format is lark'''…''', json'''…''', re"…" or tags("think", "answer")"""
+            hint = """a format is lark'''…''', json'''…''', re"…", tags("think", "answer") """
+            hint += 'or from "file.lark"'
             raise _Refused("S05", f"`{name}(…)` is not a format", self.place, hint)
         return "tags", " ".join(map(str, names)), options, self.place
 

@@ -248,6 +248,16 @@ def _show_body(statement: FormatDecl) -> str:
     if statement.kind == "tags":
         names = [Const(name) for name in statement.body.split()]
         return f"tags({_arguments(tuple(names), statement.options)})"
+    options = dict(statement.options)
+    if "file" in options:
+        path = options["file"]
+        if len(options) == 1 and str(getattr(path, "value", "")).endswith(f".{statement.kind}"):
+            return f"from {show_expr(path)}"
+        return f"{statement.kind}({_arguments((), statement.options)})"
+    if options or "'''" in statement.body:
+        rest = _arguments((), statement.options)
+        body = show_string(statement.body, long=True)
+        return f"{statement.kind}({body}{', ' if rest else ''}{rest})"
     return f"{statement.kind}'''{statement.body}'''"
 
 

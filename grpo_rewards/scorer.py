@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import posixpath
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,13 @@ class Scorer:
 
     def __str__(self) -> str:
         return str(self.ruleset)
+
+    def save(self, path: str | Path) -> None:
+        """Write the canonical text, and beside it the files that it names."""
+        folder = Path(path).parent
+        for name, text in {Path(path).name: str(self), **_companions(self._parsed)}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
 
     def __repr__(self) -> str:
         return f"<Scorer {self._graph.name} {self.hash[:12]}: reward in {self.ranges['reward']}>"
@@ -307,19 +315,44 @@ def parse_file(path: str | Path, *, text: str | None = None) -> Parsed:
 def _parse_tree(file: Path, text: str, name: str, root: Path, above: tuple[Path, ...]) -> Parsed:
     parsed = parse_all(text, name=name)
     imports: dict[str, Parsed] = {}
+    files: dict[str, str] = {}
     chain = (*above, file.resolve())
     for statement in parsed.ruleset.of(x.Import):
-        try:
-            target = (file.parent / statement.path).resolve()
-            is_file = target.is_file()
-        except (OSError, ValueError):  # a name that no file can have
-            continue
-        if root not in target.parents or target in chain or len(chain) > MAX_IMPORT_DEPTH:
+        target = _inside(file, statement.path, root)
+        if target is None or target in chain or len(chain) > MAX_IMPORT_DEPTH:
             continue  # the checker reports what could not be imported
-        if is_file:
-            inner = _parse_tree(target, read_text(target), statement.path, root, chain)
-            imports[statement.path] = inner
-    return replace(parsed, imports=imports)
+        inner = _parse_tree(target, read_text(target), statement.path, root, chain)
+        imports[statement.path] = inner
+    for path in _format_files(parsed):
+        target = _inside(file, path, root)
+        if target is not None:
+            files[path] = read_text(target)
+    return replace(parsed, imports=imports, files=files)
+
+
+def _inside(file: Path, path: str, root: Path) -> Path | None:
+    """The file that another one names, where it is one and lies in the folder tree."""
+    try:
+        target = (file.parent / path).resolve()
+        return target if target.is_file() and root in target.parents else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _format_files(parsed: Parsed) -> list[str]:
+    """The paths of formats that stand in files of their own."""
+    named = [dict(statement.options).get("file") for statement in parsed.ruleset.of(x.FormatDecl)]
+    return [c.value for c in named if isinstance(c, x.Const) and isinstance(c.value, str)]
+
+
+def _companions(parsed: Parsed, folder: str = "") -> dict[str, str]:
+    """The files that a ruleset names, by their paths from it: imports, and theirs, and formats."""
+    found = {posixpath.normpath(posixpath.join(folder, p)): t for p, t in parsed.files.items()}
+    for path, inner in parsed.imports.items():
+        place = posixpath.normpath(posixpath.join(folder, path))
+        found[place] = inner.source.text
+        found |= _companions(inner, posixpath.dirname(place))
+    return found
 
 
 def read_text(path: Path) -> str:

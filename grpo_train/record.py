@@ -62,7 +62,7 @@ class Record:
             return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.toml").write_bytes(dump_config(config))
-        (self.folder / "ruleset.reward").write_text(str(scorer), encoding="utf-8")
+        scorer.save(self.folder / "ruleset.reward")
         facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
         (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         self.trackers = open_trackers(config, self.folder, 0)
