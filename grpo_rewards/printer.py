@@ -256,7 +256,8 @@ def _show_body(statement: FormatDecl) -> str:
         return f"{statement.kind}({_arguments((), statement.options)})"
     if options or "'''" in statement.body:
         rest = _arguments((), statement.options)
-        body = show_string(statement.body, long=True)
+        quoted = "'''" in statement.body or "\r" in statement.body
+        body = show_string(statement.body) if quoted else f"text'''{statement.body}'''"
         return f"{statement.kind}({body}{', ' if rest else ''}{rest})"
     return f"{statement.kind}'''{statement.body}'''"
 
