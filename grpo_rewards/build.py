@@ -73,12 +73,32 @@ def where(condition: Any, yes: Any, no: Any) -> x.Call:
     return x.call("if", condition, yes, no)
 
 
+def case(*arms: tuple[Any, Any], otherwise: Any = None) -> x.Call:
+    """The value of the first arm (condition, value) whose condition holds, else `otherwise`.
+
+    >>> print(case((column("a", "num") > 1, 2), otherwise=0))
+    case { a > 1 -> 2, else -> 0 }
+    """
+    return x.call("case", *(part for arm in arms for part in arm), otherwise)
+
+
+def schedule(over: Any, points: Mapping[float, float]) -> x.Call:
+    """Straight lines between points of `gr.step` or `gr.progress`, flat outside of them.
+
+    >>> print(schedule(x.Name("step"), {0: 0.0, 200: 1.0}))
+    schedule(step, 0 -> 0, 200 -> 1)
+    """
+    arrows = (x.Arrow(x.as_expr(at), x.as_expr(value)) for at, value in points.items())
+    return x.Call("schedule", (x.as_expr(over), *arrows))
+
+
 def ruleset_of(
     scores: Mapping[str, Any],
     reward: Any,
     *,
     name: str = "",
     bounds: tuple[float, float] | None = None,
+    policy: Mapping[str, Any] | None = None,
 ) -> x.Ruleset:
     """The statements that a file with these scores and this reward would hold."""
     declared: dict[str, x.Statement] = {}
@@ -96,6 +116,8 @@ def ruleset_of(
     kinds = [x.Input, x.Param, x.FormatDecl, x.Extern]
     heads = sorted(declared.values(), key=lambda statement: kinds.index(type(statement)))
     title = [x.RulesetDecl(name)] if name else []
+    settings = tuple(x.Setting(key, x.as_expr(value)) for key, value in (policy or {}).items())
+    statements += [x.Policy(settings)] if settings else []
     return x.Ruleset((*title, *heads, *statements))
 
 

@@ -40,6 +40,17 @@ text = Namespace("text")
 
 match = CATALOG["match"]
 
+# Functions of numbers; the language's words.
+abs = CATALOG["abs"]
+clamp = CATALOG["clamp"]
+exp = CATALOG["exp"]
+floor = CATALOG["floor"]
+log = CATALOG["log"]
+max = CATALOG["max"]
+min = CATALOG["min"]
+round = CATALOG["round"]
+sqrt = CATALOG["sqrt"]
+
 completion = column("completion", "chat")
 gold = column("gold", "text")
 

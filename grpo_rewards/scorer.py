@@ -391,15 +391,17 @@ def compile(  # the field's word, as in re.compile
     params: Mapping[str, Any] | None = None,
     workers: int = 1,
     bounds: tuple[float, float] | None = None,
+    policy: Mapping[str, Any] | None = None,
     memo: str | Path | None = None,
     **scores: Any,
 ) -> Scorer:
     """The scorer of expressions built in Python: `gr.compile(correct=…, reward=…)`.
 
     Keyword arguments name scores, in order; an expression that occurs inside a later one is
-    referred to by its name, as it would be in a file. `bounds` declares the reward's range.
+    referred to by its name, as it would be in a file. `bounds` declares the reward's range,
+    `policy` what a file's `policy` says: `{"timeout": 2, "on error": None, "limit chars": 60_000}`.
     """
-    ruleset = ruleset_of(scores, reward, name=name, bounds=bounds)
+    ruleset = ruleset_of(scores, reward, name=name, bounds=bounds, policy=policy)
     functions = {item.target: item.function for item in ruleset.of(x.Extern)}
     parsed = parse_all(str(ruleset), name=name or "ruleset")
     return Scorer(parsed, params=params, workers=workers, functions=functions, memo=memo)

@@ -157,6 +157,26 @@ def test_python_and_text_are_two_spellings_of_one_tree() -> None:
     assert "w * form" in str(built)
 
 
+def test_functions_cases_schedules_and_policies_are_the_same_in_python_and_text() -> None:
+    n = gr.n_tokens
+    built = gr.compile(
+        late=gr.case((gr.truncated, -1), (n <= 3000, 0), otherwise=-0.5),
+        anneal=gr.schedule(gr.step, {0: 1.0, 200: 0.0}),
+        shape=gr.sqrt(gr.abs(gr.round(n) - gr.floor(n))) + gr.exp(gr.log(n)),
+        reward=gr.max(gr.min(n, 1), 0) + gr.clamp(n, 0, 1),
+        policy={"timeout": 2, "on error": None, "limit chars": 60_000},
+        workers=0,
+    )
+    text = """
+    score late = case { truncated -> -1, n_tokens <= 3000 -> 0, else -> -0.5 }
+    score anneal = schedule(step, 0 -> 1, 200 -> 0)
+    score shape = sqrt(abs(round(n_tokens) - floor(n_tokens))) + exp(log(n_tokens))
+    reward = max(min(n_tokens, 1), 0) + clamp(n_tokens, 0, 1)
+    policy { timeout 2s  on error -> null  limit chars 60k }
+    """
+    assert built.hash == gr.loads(text).hash
+
+
 def test_an_expression_is_not_a_truth() -> None:
     with pytest.raises(TypeError, match=r"use & \| ~"):
         bool(gr.gold == "x")
