@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from grpo_rewards.parse import parse_all
 from grpo_rewards.ruletest import run_tests
 from grpo_rewards.scorer import parse_file
 
+EXAMPLES = 2000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 6
 SHIPPED = sorted((ROOT / "rulesets").glob("*.reward"))
 
 
@@ -205,5 +207,5 @@ def test_every_form_of_the_language_checks_formats_tests_and_holds(
             found = attack(scorer, rows)
             assert scorer.graph.attacks
             assert found.breaches == ()
-        broken = [str(r.failure) for r in fuzz(scorer, examples=6, skip=["spawns_the_same"])]
+        broken = [str(r.failure) for r in fuzz(scorer, examples=EXAMPLES, skip=["spawns_the_same"])]
         assert set(broken) == {"None"}
