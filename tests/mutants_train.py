@@ -8,27 +8,9 @@ Prints the law that caught each; exit 1 if one survives.
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
-
-
-class Mutant(NamedTuple):
-    """`old` becomes `new` in `grpo_train/<file>`; `tests` should notice."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: str
-
+from mutants import Mutant, plant
 
 MUTANTS = [
     Mutant(
@@ -385,43 +367,5 @@ MUTANTS = [
 ]
 
 
-def main() -> int:
-    """Try the mutants whose names hold one of the words given."""
-    words = sys.argv[1:]
-    survivors = 0
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
-        for part in ("grpo_train", "grpo_rewards", "tests", "rulesets", "docs", "experiments"):
-            skip = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / part, copy / part, ignore=skip)
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        for mutant in MUTANTS:
-            if words and not any(word in mutant.name for word in words):
-                continue
-            law = caught_by(mutant, copy)
-            survivors += law is None
-            sys.stdout.write(f"| {mutant.name} | {law or 'SURVIVED'} |\n")
-            sys.stdout.flush()
-    return 1 if survivors else 0
-
-
-def caught_by(mutant: Mutant, copy: Path) -> str | None:
-    """The first law that fails, None if none does."""
-    path = copy / "grpo_train" / mutant.file
-    text = path.read_text("utf-8")
-    if text.count(mutant.old) != 1:
-        sys.exit(f"`{mutant.name}` does not fit {mutant.file} any more")
-    path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += [f"tests/test_{test}.py" for test in mutant.tests.split()]
-    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
-    )
-    path.write_text(text, "utf-8")
-    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+?)(?:\[|\s|$)", done.stdout, re.MULTILINE)
-    return found[1] if done.returncode == 1 and found else None
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(plant("grpo_train", MUTANTS))
