@@ -58,7 +58,7 @@ class ForkedCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """What a model's layer calls: write the new states, return all that it may see."""
         self.layer = layer_idx
-        new = (key_states, value_states)
+        new = (key_states.to(value_states.dtype), value_states)  # autocast widens turned keys
         while len(self.own) <= layer_idx:
             sizes = ((self.slots, self.width), (self.rows, self.columns))
             for store, (lines, columns) in zip((self.prompts, self.own), sizes, strict=True):

@@ -82,7 +82,7 @@ class Block:
         mixed, value = torch.split_with_sizes(states, [queries + keys, keys], dim=1)
         if self.head_norm is not None:
             mixed = self.head_norm(mixed)
-        mixed = _rotate(mixed, turn).to(value.dtype)
+        mixed = _rotate(mixed.to(x.dtype), turn).to(value.dtype)
         query, key = torch.split_with_sizes(mixed, [queries, keys], dim=1)
         known = cache.update(key.unsqueeze(2), value.unsqueeze(2), at)
         seen = cache.attend(query.unsqueeze(2), *known, self.rules)
@@ -99,6 +99,7 @@ class Decoder:
     rotary: Any
     blocks: list[Block]
     norm: Norm
+    dtype: torch.dtype  # of what comes out; norms and sums are in that of the weights
 
     @staticmethod
     def of(policy: Policy, rows: int) -> Decoder | None:
@@ -110,10 +111,9 @@ class Decoder:
         size = sum(module.weight.numel() * module.weight.element_size() for module in linear)
         if len(linear) != 7 * len(trunk.layers) or size > PACK_BYTES:
             return None
-        dtype = torch.bfloat16 if policy.mixed else policy.model.dtype
-        blocks = [Block.of(layer, config, rows, dtype) for layer in trunk.layers]
-        embedding = trunk.embed_tokens.weight
-        return Decoder(embedding, trunk.rotary_emb, blocks, Norm.of(trunk.norm))
+        blocks = [Block.of(layer, config, rows, policy.compute) for layer in trunk.layers]
+        embedding, norm = trunk.embed_tokens.weight, Norm.of(trunk.norm)
+        return Decoder(embedding, trunk.rotary_emb, blocks, norm, policy.compute)
 
     def step(self, ids: Tensor, positions: Tensor, cache: ForkedCache) -> Tensor:
         """Last hidden states [R, h] of tokens `ids` [R] at `positions` [R, 1]."""
@@ -123,7 +123,7 @@ class Decoder:
         turn = (cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1))
         for at, block in enumerate(self.blocks):
             x = block.step(x, turn, cache, at)
-        return self.norm(x)
+        return self.norm(x).to(self.dtype)
 
 
 def _head_norm(attn: Any, config: Any) -> Norm:

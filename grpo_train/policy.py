@@ -92,12 +92,18 @@ class Policy:
                 **extra,
             )
         hidden: Tensor = out.last_hidden_state
-        return hidden
+        return hidden.to(self.compute)
 
     @property
     def mixed(self) -> bool:
         """Whether products are made in bf16 from fp32 masters."""
         return self.device.type == "cuda" and self.model.dtype == torch.float32
+
+    @property
+    def compute(self) -> torch.dtype:
+        """In which products are made."""
+        dtype: torch.dtype = torch.bfloat16 if self.mixed else self.model.dtype
+        return dtype
 
     @property
     def ours(self) -> bool:
@@ -141,7 +147,7 @@ class Policy:
         if not self.mixed:
             yield
             return
-        with torch.autocast("cuda", dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
             yield
 
     def encode(self, text: str) -> list[int]:

@@ -196,6 +196,13 @@ MUTANTS = [
         "rollout",
     ),
     Mutant(
+        "keys that autocast widened are kept wide",
+        "cache.py",
+        "new = (key_states.to(value_states.dtype), value_states)",
+        "new = (key_states, value_states)",
+        "rollout",
+    ),
+    Mutant(
         "scores in the order that groups ended",
         "score.py",
         "return Scored.join(parts).take([at[p] * n + i for p in order for i in range(n)])",

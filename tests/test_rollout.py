@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from grpo_train.config import Lora
 from grpo_train.decoder import KINDS, Decoder
 from grpo_train.errors import EngineError
+from grpo_train.linear import FastLinear
 from grpo_train.lora import add_lora
 from grpo_train.native import NativeEngine, cut_logits, draw
 from grpo_train.pack import batch_logprobs, pack
@@ -214,3 +215,33 @@ def test_groups_can_be_picked_and_joined() -> None:
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(EngineError, match="without tokens"):
         NativeEngine(models.make_policy()).generate([[]], 1, Sampling(3), torch.tensor([0]))
+
+
+@pytest.fixture
+def mixed(monkeypatch: pytest.MonkeyPatch) -> Policy:
+    """A policy that computes in bf16 from fp32 weights, as on a GPU."""
+    policy = models.make_policy()
+    for module in policy.model.modules():
+        if isinstance(module, FastLinear):  # oneDNN's products know nothing of autocast
+            module.__class__ = torch.nn.Linear
+    monkeypatch.setattr(Policy, "mixed", True)
+    return policy
+
+
+def test_bf16_over_fp32_weights_goes_all_the_way(
+    mixed: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for decoder in (Decoder.of, lambda *_: None):
+        monkeypatch.setattr("grpo_train.native.Decoder.of", decoder)
+        r = generate(mixed, Sampling(20), max_rows=8)
+        (batch,) = pack(r, torch.ones(len(r)).bool(), 5000)
+        logp, _ = batch_logprobs(mixed, batch, temperature=1.0)
+        assert float((logp.detach() - r.old_logprobs[batch.token]).abs().max()) < 0.1
+        assert float((dense(mixed, r) - r.old_logprobs).abs().max()) < 0.2
+        mixed.model.zero_grad()
+        logp.mean().backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in mixed.model.parameters() if p.grad is not None]
+        assert {g.dtype for g in gradients} == {torch.float32}
+        found.append(torch.cat([g.flatten() for g in gradients]))
+    assert float(torch.cosine_similarity(*found, dim=0)) > 0.9  # other completions, like gradients
