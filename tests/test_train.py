@@ -171,6 +171,13 @@ def test_an_update_without_signal_does_not_step() -> None:
     assert found["grad_norm"] == 0
 
 
+def test_the_first_update_on_a_batch_is_on_policy_the_second_is_not(tmp_path: Path) -> None:
+    session = start(tiny_run.make_config(tmp_path, epochs_per_rollout=2))
+    rows = [train_step(session) for _ in range(4)]
+    apart = [abs(row["ratio"] - 1) + abs(row["kl_old"]) for row in rows]
+    assert max(apart[0::2]) < 1e-5 < 1e-4 < min(apart[1::2])
+
+
 def test_on_policy_the_ratio_is_one() -> None:
     policy = models.make_policy()
     found = updater(policy).update(make_batch(policy), ALL, 0.0)
