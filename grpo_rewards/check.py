@@ -2,7 +2,7 @@
 
 Statements are checked in order, each on its own: one run reports everything that is wrong. A name
 is defined above its first use, so nothing can be circular. Rule calls and operators are lowered in
-`lower.py`; this file holds the statements.
+`lower.py`; this file holds the statements: one short method a kind, over one state, so it is long.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Expressions → nodes: names looked up, rules bound to their arguments, constants folded."""
+"""Expressions → nodes: names looked up, rules bound to their arguments, constants folded.
+
+Long, because each kind of expression has a method of its own over one graph that is being built.
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ _FOREIGN = {
 _HABITS = {
     r"(=|->|\()\s*if\b[^\n]*$": "write `1 if condition else 0`",
     r"[^?]\?$": "write `1 if condition else 0`, or `??` to replace a null",
+    r"^\s*(input|param)\s+\w+\s*,$": "one name a statement, with its type: `input gold: text`",
+    r"^\s*input\s+\w+\s*(=|from)?$": "an input has a type: `input gold: text`",
     r"^\s*param\s+\w+\s*=$": "a param has a type: `param weight: num = 0.5`",
     r"^\s*extern\s+\w+\s*\([^)]*\w\s*:$": "its arguments are types: `extern f(text): num`",
     r"^\s*policy\b.*\d\s+\w*\W*$": "a quantity is one word: `2s`, `500ms`, `60k`",

@@ -1,7 +1,7 @@
 """Text → Ruleset, through grammars/reward.lark. Knows the language, but no rule's name.
 
 A file is cut into statements first, and each is parsed on its own, so that one mistake costs one
-statement and a single run reports them all.
+statement and a single run reports them all. Long, for the grammar's productions each have a method.
 """
 
 from __future__ import annotations

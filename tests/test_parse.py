@@ -119,6 +119,8 @@ def test_every_mistake_of_a_file_is_reported_in_one_run() -> None:
         ("reward = if a then 1 else 0", "S10", "write `1 if condition else 0`"),
         ("reward = a ? 1 : 0", "S10", "write `1 if condition else 0`"),
         ("param w = 2", "S10", "a param has a type"),
+        ("input a, b", "S10", "one name a statement"),
+        ('input a from "b"', "S10", "an input has a type"),
         ('extern f(x: text): num from "m:f"', "S10", "its arguments are types"),
         ("policy { timeout 2 minutes }", "S10", "a quantity is one word"),
         ("reward = 1e999", "S08", ""),

@@ -1,6 +1,7 @@
 """Two trees: the same answer or not. Shapes are matched part by part, values by number.
 
 Symmetric by construction: every rule for one order of kinds is tried in the other order too.
+Long, because its functions call each other: a set holds intervals, an interval expressions.
 """
 
 from __future__ import annotations
