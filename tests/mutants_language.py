@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "an import leaves the folder tree",
         "scorer.py",
-        "if root not in target.parents or target in chain",
-        "if target in chain",
+        "return target if target.is_file() and root in target.parents else None",
+        "return target if target.is_file() else None",
         "hostile_rulesets::test_an_import_stays_in_the_folder_tree",
     ),
     Mutant(
