@@ -2,7 +2,7 @@
 
 runs/<name>/
   config.toml        every field, resolved
-  ruleset.reward     the canonical text
+  ruleset.reward     the canonical text, beside it the files that it names
   run.json           ruleset hash, versions, hardware, git state, command
   metrics.jsonl      one object a step; evaluations have their own lines
   samples.jsonl      one group a step, with its scores and statuses; rows that show an alarm
