@@ -16,7 +16,8 @@ from torch import Tensor
 
 from grpo_train.linear import pack, product
 
-CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory
+CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory on a CPU
+CUDA_CHUNK_BYTES = 512 << 20  # smaller ones would read the head's weights more often than use them
 KEEP_BYTES = 64 << 20  # up to here it is cheaper to keep the logits than to make them again
 
 
@@ -159,7 +160,7 @@ class _HeadFunction(torch.autograd.Function):
         entropy = torch.zeros_like(logprobs)
         keep = 4 * target.numel() * weight.shape[0] <= KEEP_BYTES
         kept: list[Tensor] = []
-        for at in _chunks(target.numel(), weight.shape[0]):
+        for at in _chunks(target.numel(), weight):
             logp = _normalised(hidden, head, temperature, support, at)
             logprobs[at] = logp.gather(1, target[at, None]).squeeze(1)
             if with_entropy:
@@ -178,7 +179,7 @@ class _HeadFunction(torch.autograd.Function):
             torch.zeros_like(tensor, dtype=grads[0].dtype) if wanted else None
             for tensor, wanted in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         )
-        for i, at in enumerate(_chunks(target.numel(), weight.shape[0])):
+        for i, at in enumerate(_chunks(target.numel(), weight)):
             logp = kept[i] if kept else _normalised(hidden, head, temperature, support, at)
             raw = _entropy_grad(logp, grads[1][at], entropy[at]) if with_entropy else None
             raw = _logit_grad(logp, target[at], grads[0][at], raw)
@@ -220,7 +221,12 @@ def _through_cap(grad: Tensor, hidden: Tensor, at: slice, head: Head, temperatur
     return grad if factor == 1.0 else grad * factor
 
 
-def _chunks(tokens: int, vocab: int) -> list[slice]:
-    """Slices of the tokens whose fp32 logits stay under CHUNK_BYTES."""
-    size = max(1, CHUNK_BYTES // (4 * vocab))
+def chunk_bytes(device: torch.device) -> int:
+    """How much memory the fp32 logits of one chunk may take."""
+    return CUDA_CHUNK_BYTES if device.type == "cuda" else CHUNK_BYTES
+
+
+def _chunks(tokens: int, weight: Tensor) -> list[slice]:
+    """Slices of the tokens whose fp32 logits stay under the bound of the device."""
+    size = max(1, chunk_bytes(weight.device) // (4 * weight.shape[0]))
     return [slice(i, min(i + size, tokens)) for i in range(0, tokens, size)]

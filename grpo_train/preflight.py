@@ -9,7 +9,7 @@ import torch
 
 from grpo_train.config import Config
 from grpo_train.errors import EngineError
-from grpo_train.logprob import CHUNK_BYTES
+from grpo_train.logprob import chunk_bytes
 from grpo_train.pack import Layout, batch_logprobs, pack
 from grpo_train.policy import Policy
 from grpo_train.rollout import Engine, Rollouts, Sampling, row_seeds
@@ -128,7 +128,7 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
         "activations": float(
             width * config.token_budget * c.hidden_size * (34 * layers + boundary)
         ),
-        "head": 3.0 * CHUNK_BYTES,
+        "head": 3.0 * chunk_bytes(policy.device),
     }
     return {name: value for name, value in found.items() if value}
 
