@@ -222,7 +222,7 @@ class Dataset:
                 self.skipped += 1
                 return Entry(line, None, 0, skipped=True)
             place = f"{self.path}:{number}" + (f":{error.column}" if error.column else "")
-            hint = "mend the line, or pass over such lines with --skip-bad-lines"
+            hint = "mend the line; `score` passes over such lines with --skip-bad-lines"
             raise BatchError(f"{place}: {error}\n  hint: {hint}") from None
 
     def _pass_over(self, file: Any, start: Position) -> None:

@@ -69,7 +69,7 @@ def read_lines(file: IO[bytes], path: Path, number: int) -> Iterator[bytes]:
 
 def _damaged(path: Path, number: int, error: Exception) -> BatchError:
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    hint = "mend the file; with --skip-bad-lines the rows before that place are scored"
+    hint = "mend the file; `score --skip-bad-lines` scores the rows before that place"
     return BatchError(f"{path}: damaged or cut off after line {number}: {cause}\n  hint: {hint}")
 
 
