@@ -18,6 +18,7 @@ TRAINER = [
     "advantage",
     "loss",
     "policy",
+    "decoder",
     "lora",
     "data",
     "rollout",
