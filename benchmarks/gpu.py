@@ -4,11 +4,12 @@
     python -P benchmarks/gpu.py --cpu-smoke     # the script itself, on a tiny model without a GPU
 
 Correctness first: for random models of several classes the engine's logprobs against the
-trainer's, every packing against plain rows, values and gradients of the device against fp32 on the
-CPU. Then, for random models of Qwen2.5's shapes: decoded tokens a second against what reading
-weights and cache at the measured bandwidth allows, trained tokens a second and the share of the
-measured bf16 matrix throughput, and a whole step with its peak memory. TRL takes the same step
-where it is installed.
+trainer's, every packing against plain rows, replayed steps against steps that are launched anew,
+values and gradients of the device against fp32 on the CPU. Then, for random models of Qwen2.5's
+shapes: decoded tokens a second, with CUDA graphs and without, against what reading weights and
+cache at the measured bandwidth allows, trained tokens a second and the share of the measured bf16
+matrix throughput, and a whole step with its peak memory. TRL takes the same step where it is
+installed.
 
 A stage that would start after the deadline is skipped and says so. The last line is JSON.
 """
@@ -24,6 +25,7 @@ import platform
 import runpy
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +34,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grpo_train.config import Loss, Optim
+from grpo_train.graphs import Replayed
 from grpo_train.native import NativeEngine
 from grpo_train.pack import batch_logprobs, pack
 from grpo_train.policy import Policy, wrap
@@ -139,7 +142,12 @@ def class_gaps(kind: str, device: str) -> dict[str, Any]:
     engine = NativeEngine(policy, 8)
     found = self_test(policy, engine, prompts, Sampling(20))
     seeds = row_seeds(1, torch.arange(12))
-    rollouts = engine.generate(prompts, 4, Sampling(20, temperature=0.9, top_p=0.95), seeds)
+    sampling = Sampling(20, temperature=0.9, top_p=0.95)
+    rollouts = engine.generate(prompts, 4, sampling, seeds)
+    with launched():
+        anew = engine.generate(prompts, 4, sampling, seeds)
+    if not torch.equal(anew.ids, rollouts.ids):
+        raise SystemExit(f"{kind}: a replayed step is not the step")
     here, gradient = gradients(policy, rollouts, found.layout)
     there, exact = gradients(small_policy(kind, "cpu"), rollouts, "plain")
     cosine = float(torch.nn.functional.cosine_similarity(gradient, exact, dim=0))
@@ -153,6 +161,11 @@ def class_gaps(kind: str, device: str) -> dict[str, Any]:
         "fp32_gap": gap,
         "gradient_cosine": round(cosine, 6),
     }
+
+
+def launched() -> Any:
+    """Within: every kernel of a decoding step by itself, no graphs."""
+    return unittest.mock.patch.object(Replayed, "_capture", None)
 
 
 def small_policy(kind: str, device: str) -> Policy:
@@ -266,6 +279,10 @@ def decode_speed(
     seeds = row_seeds(0, torch.arange(work.prompts * work.group))
     engine = NativeEngine(policy, work.rows)
     engine.generate(prompts[:1], 1, Sampling(4), seeds[:1])  # kernels are loaded here
+    with launched():
+        few = Sampling(min(64, work.max_tokens))
+        began = now(device)
+        slow = len(engine.generate(prompts, work.group, few, seeds).ids) / (now(device) - began)
     began = now(device)
     rollouts = engine.generate(prompts, work.group, Sampling(work.max_tokens), seeds)
     seconds = now(device) - began
@@ -281,6 +298,7 @@ def decode_speed(
         "decode_s": round(seconds, 3),
         "decode_tok_s": round(speed),
         "decode_of_bound": round(speed / bound, 4),
+        "decode_tok_s_launched": round(slow),
     }, rollouts
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Cache
 
 from grpo_train.attention import Rules, TreeLayout, cut
+from grpo_train.graphs import Extent, rounded
 
 Pairs = list[tuple[Tensor, Tensor]]  # keys and values of each layer
 
@@ -27,15 +28,17 @@ class ForkedCache(Cache):
     """Prompts [slots, kv, width, D] and rows [rows, kv, columns, D], a pair of each a layer.
 
     Lines are in use from the front: `live` rows and `used` slots. Memory is taken at the first
-    write, when shapes and dtype are known.
+    write, when shapes and dtype are known. `room` is the most of everything. A step reads as much
+    as `extent` says: exactly what is in use, or, where it is `fixed`, somewhat more, so that few
+    extents occur; what it reads beyond is hidden, and what it writes there is never read.
     """
 
     def __init__(
-        self, rows: int, slots: int, width: int, columns: int, device: torch.device, *, shared: bool
+        self, room: Extent, device: torch.device, *, shared: bool, fixed: bool = False
     ) -> None:
         super().__init__(layers=[])
-        self.rows, self.slots, self.width, self.columns = rows, slots, width, columns
-        self.device, self.shared = device, shared
+        self.room, self.device, self.shared, self.fixed = room, device, shared, fixed
+        rows, slots = room.rows, room.prompts
         self.prompts: Pairs = []
         self.own: Pairs = []
         self.live = self.used = 0
@@ -43,14 +46,17 @@ class ForkedCache(Cache):
         self.prompt_length = [0] * slots
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)  # of a row's prompt
         self.count = torch.zeros(rows, dtype=torch.int64, device=device)  # own tokens of each row
+        self.alive = torch.zeros(rows, dtype=torch.int64, device=device)  # 1: the row is in use
         self.place = torch.arange(rows, device=device)
         self.layer = 0  # the last that has written
         self.prefill: tuple[TreeLayout, slice] | None = None
-        self.seen = 0  # columns that a step reads
         self.reach = 0  # tokens of the longest prompt in use
+        self.group = 0  # rows of the prompt that has most
+        self.extent = Extent(0, 0, 0, 0, 0)
         self.even = False  # whether all rows are alike, so that nothing is hidden
-        self.grid: Tensor | None = None  # [used · G] which row stands there; None: row i at i
-        self.back: Tensor | None = None  # [live] where a row stands in the grid
+        self.straight = False  # whether row i stands in the grid at i
+        self.grid = torch.zeros(slots * room.group, dtype=torch.int64, device=device)  # its rows
+        self.back = torch.zeros(rows, dtype=torch.int64, device=device)  # a row's place in it
         self.masks: dict[int, Tensor | None] = {}  # of this step, by window
 
     def update(
@@ -60,7 +66,8 @@ class ForkedCache(Cache):
         self.layer = layer_idx
         new = (key_states.to(value_states.dtype), value_states)  # autocast widens turned keys
         while len(self.own) <= layer_idx:
-            sizes = ((self.slots, self.width), (self.rows, self.columns))
+            room = self.room
+            sizes = ((room.prompts, room.reach), (room.rows, room.columns))
             for store, (lines, columns) in zip((self.prompts, self.own), sizes, strict=True):
                 k, v = (x.new_zeros(lines, x.shape[1], columns, x.shape[3]) for x in new)
                 store.append((k, v))
@@ -70,10 +77,11 @@ class ForkedCache(Cache):
                 found = cut(x[0].transpose(0, 1), layout.prompt)
                 buffer[slots, :, : found.shape[2]] = found
             return new
-        place, count = self.place[: self.live], self.count[: self.live]
+        rows, columns = self.extent.rows, self.extent.columns
+        place, count = self.place[:rows], self.count[:rows]
         for buffer, x in zip(self.own[layer_idx], new, strict=True):
             buffer[place, :, count] = x[:, :, 0]
-        keys, values = (buffer[: self.live, :, : self.seen] for buffer in self.own[layer_idx])
+        keys, values = (buffer[:rows, :, :columns] for buffer in self.own[layer_idx])
         return (keys, values) if self.shared else self._whole(keys, values)
 
     def _whole(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,16 +92,15 @@ class ForkedCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Keys before the new one; positions are always passed beside it."""
-        return 0 if self.prefill is not None else self.reach + self.seen - 1
+        return 0 if self.prefill is not None else self.extent.reach + self.extent.columns - 1
 
     # -- between steps -----------------------------------------------------------------------------
 
-    def take_slots(self, lengths: Sequence[int]) -> slice:
-        """Places for some more prompts."""
-        at = slice(self.used, self.used + len(lengths))
-        self.prompt_length[at] = lengths
-        self.used = at.stop
-        return at
+    def take_slot(self, length: int) -> int:
+        """A place for one more prompt."""
+        self.prompt_length[self.used] = length
+        self.used += 1
+        return self.used - 1
 
     def take_rows(self, slot: int, count: int) -> slice:
         """Places for some more rows of a prompt."""
@@ -101,6 +108,7 @@ class ForkedCache(Cache):
         self.slot[at] = [slot] * count
         self.length[at] = self.prompt_length[slot]
         self.count[at] = 0
+        self.alive[at] = 1
         self.live = at.stop
         return at
 
@@ -109,14 +117,17 @@ class ForkedCache(Cache):
         left, gone = self.live - len(finished), set(finished)
         target = [i for i in finished if i < left]
         source = [i for i in range(left, self.live) if i not in gone]
+        columns = self.extent.columns
         for keys, values in self.own:
             for a, b in zip(source, target, strict=True):
-                keys[b, :, : self.seen] = keys[a, :, : self.seen]
-                values[b, :, : self.seen] = values[a, :, : self.seen]
+                keys[b, :, :columns] = keys[a, :, :columns]
+                values[b, :, :columns] = values[a, :, :columns]
         for a, b in zip(source, target, strict=True):
             self.slot[b] = self.slot[a]
         for tensor in (self.length, self.count):
             tensor[target] = tensor[source]
+        for tensor in (self.length, self.count, self.alive):
+            tensor[left : self.live] = 0
         self.live = left
         self._close_slots()
         return source, target
@@ -144,29 +155,41 @@ class ForkedCache(Cache):
         members: list[list[int]] = [[] for _ in used]
         for row, slot in enumerate(slots):
             members[slot].append(row)
-        group = max(map(len, members), default=0)
+        self.group = max(map(len, members), default=0)
+        group = rounded(self.group, self.room.group) if self.fixed else self.group
         grid = [row for m in members for row in m + [0] * (group - len(m))]
-        self.grid = self.back = None
-        if grid != list(range(self.live)):
-            self.grid = torch.tensor(grid, device=self.device)
-            where = {row: s * group + i for s in used for i, row in enumerate(members[s])}
-            order = [where[row] for row in range(self.live)]
-            self.back = torch.tensor(order, device=self.device)
+        where = {row: s * group + i for s in used for i, row in enumerate(members[s])}
+        order = [where[row] for row in range(self.live)]
+        self.straight = grid == list(range(self.live))
+        if self.fixed or not self.straight:
+            for tensor, places in ((self.grid, grid), (self.back, order)):
+                tensor.copy_(torch.tensor(places + [0] * (len(tensor) - len(places))))
         self.reach = max(self.prompt_length[: self.used], default=0)
         counts = self.count[: self.live]
         alike = bool((counts == counts[:1]).all())
         self.even = alike and set(self.prompt_length[: self.used]) == {self.reach}
 
-    def begin(self, seen: int) -> Tensor:
-        """Positions [live, 1] of the tokens of a step that reads `seen` columns."""
-        self.seen = seen
+    def begin(self, columns: int) -> Extent:
+        """A step for whose oldest row `columns` are enough: how much of the buffers it reads."""
         self.masks = {}
-        return (self.length + self.count)[: self.live, None]
+        self.extent = Extent(self.live, columns, self.used, self.reach, self.group)
+        if self.fixed:
+            self.extent = self.extent.rounded(self.room)
+        return self.extent
+
+    def positions(self) -> Tensor:
+        """[rows, 1] of the tokens of a step."""
+        return (self.length + self.count)[: self.extent.rows, None]
+
+    def end(self) -> None:
+        """Every row has a token more."""
+        rows = self.extent.rows
+        self.count[:rows] += self.alive[:rows]
 
     # -- attention ---------------------------------------------------------------------------------
 
     def visible(self, window: int) -> Tensor | None:
-        """[live, 1, 1, reach + seen] which keys a row's token sees; None: all of them.
+        """[rows, 1, 1, reach + columns] which keys a row's token sees; None: all of them.
 
         In prefill: [1, 1, T, T], of one prompt.
         """
@@ -174,14 +197,16 @@ class ForkedCache(Cache):
             at = torch.arange(int(self.prefill[0].length), device=self.device)
             return Rules(1.0, window=window).near(at[:, None], at)[None, None]
         if window not in self.masks:
-            self.masks[window] = None if self.even and not window else self._visible(window)
+            everything = self.even and not window and not self.fixed
+            self.masks[window] = None if everything else self._visible(window)
         return self.masks[window]
 
     def _visible(self, window: int) -> Tensor:
         rules = Rules(1.0, window=window)
-        length, count = self.length[: self.live, None], self.count[: self.live, None]
-        far = torch.arange(self.reach, device=self.device)
-        near = torch.arange(self.seen, device=self.device)
+        rows = self.extent.rows
+        length, count = self.length[:rows, None], self.count[:rows, None]
+        far = torch.arange(self.extent.reach, device=self.device)
+        near = torch.arange(self.extent.columns, device=self.device)
         seen = [(far < length) & rules.near(length + count, far), rules.near(count, near)]
         return torch.cat(seen, dim=1)[:, None, None]
 
@@ -191,22 +216,25 @@ class ForkedCache(Cache):
             return self.prefill[0].attend(query, key, value, rules)
         (rows, heads, _, dim), kv = query.shape, key.shape[1]
         q = (query * rules.scale).reshape(rows, kv, -1, dim)
-        pk, pv = (x[: self.used, :, : self.reach] for x in self.prompts[self.layer])
-        far = self._by_row(self._by_prompt(q) @ pk.mT, rows)
+        prompts, reach = self.extent.prompts, self.extent.reach
+        pk, pv = (x[:prompts, :, :reach] for x in self.prompts[self.layer])
+        far = self._by_row(self._by_prompt(q) @ pk.mT)
         scores = torch.cat([far, q @ key.mT], dim=-1)
         weights = rules.weights(scores, self.visible(rules.window))
-        far = self._by_prompt(weights[..., : self.reach]) @ pv
-        out = self._by_row(far, rows) + weights[..., self.reach :] @ value
+        far = self._by_row(self._by_prompt(weights[..., :reach]) @ pv)
+        out = far + weights[..., reach:] @ value
         return out.reshape(rows, 1, heads, dim)
 
     def _by_prompt(self, x: Tensor) -> Tensor:
-        """[R, kv, rep, n] → [used, kv, G · rep, n]: a group's rows side by side."""
-        x = x if self.grid is None else x.index_select(0, self.grid)
-        x = x.view(self.used, -1, *x.shape[1:])
+        """[R, kv, rep, n] → [prompts, kv, G · rep, n]: a group's rows side by side."""
+        prompts, group = self.extent.prompts, self.extent.group
+        if self.fixed or not self.straight:
+            x = x.index_select(0, self.grid[: prompts * group])
+        x = x.view(prompts, group, *x.shape[1:])
         return x.transpose(1, 2).flatten(2, 3)
 
-    def _by_row(self, x: Tensor, rows: int) -> Tensor:
+    def _by_row(self, x: Tensor) -> Tensor:
         """The inverse."""
-        group = (rows if self.grid is None else len(self.grid)) // self.used
+        rows, group = self.extent.rows, self.extent.group
         x = x.view(*x.shape[:2], group, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
-        return x if self.back is None else x.index_select(0, self.back)
+        return x.index_select(0, self.back[:rows]) if self.fixed or not self.straight else x

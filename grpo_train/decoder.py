@@ -104,13 +104,9 @@ class Decoder:
     @staticmethod
     def of(policy: Policy, rows: int) -> Decoder | None:
         """Copies of the policy's weights; None where the model's own forward has to do."""
+        if not copied_bytes(policy):
+            return None
         config, trunk = policy.model.config, policy.model.base_model
-        if config.model_type not in KINDS or not policy.ours:
-            return None
-        linear = [m for layer in trunk.layers for m in layer.modules() if _is_linear(m)]
-        size = sum(module.weight.numel() * module.weight.element_size() for module in linear)
-        if len(linear) != 7 * len(trunk.layers) or size > PACK_BYTES:
-            return None
         blocks = [Block.of(layer, config, rows, policy.compute) for layer in trunk.layers]
         embedding, norm = trunk.embed_tokens.weight, Norm.of(trunk.norm)
         return Decoder(embedding, trunk.rotary_emb, blocks, norm, policy.compute)
@@ -124,6 +120,17 @@ class Decoder:
         for at, block in enumerate(self.blocks):
             x = block.step(x, turn, cache, at)
         return self.norm(x).to(self.dtype)
+
+
+def copied_bytes(policy: Policy) -> int:
+    """How large a decoder's copies are; 0 where there is none."""
+    trunk = policy.model.base_model
+    if policy.model.config.model_type not in KINDS or not policy.ours:
+        return 0
+    linear = [m for layer in trunk.layers for m in layer.modules() if _is_linear(m)]
+    size = sum(module.weight.numel() for module in linear) * policy.compute.itemsize
+    fits = size <= PACK_BYTES or policy.device.type == "cuda"  # there the plan counts them
+    return size if fits and len(linear) == 7 * len(trunk.layers) else 0
 
 
 def _head_norm(attn: Any, config: Any) -> Norm:

@@ -31,9 +31,10 @@ class Head:
     scale: float = 1.0  # Cohere and Granite multiply their logits
     packed: Tensor | None = None  # the weight once more, in oneDNN's layout
 
-    def pack(self, rows: int) -> Head:
-        """The same, faster for many inputs of `rows` rows; until the weights change."""
-        return replace(self, packed=pack(self.weight, rows))
+    def pack(self, rows: int, dtype: torch.dtype) -> Head:
+        """The same, faster for many inputs of `rows` rows in `dtype`; until the weights change."""
+        weight = self.weight.detach().to(dtype)
+        return replace(self, weight=weight, packed=pack(weight, rows))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[…, h] → fp32 logits […, V] (fp64 stays), divided by the temperature."""

@@ -28,6 +28,7 @@ from grpo_train.attention import TreeLayout
 from grpo_train.cache import ForkedCache
 from grpo_train.decoder import Decoder
 from grpo_train.errors import EngineError
+from grpo_train.graphs import Extent, Replayed, Step
 from grpo_train.linear import packed
 from grpo_train.logprob import Support
 from grpo_train.policy import Policy
@@ -96,6 +97,7 @@ class NativeEngine:
 
     policy: Policy
     max_rows: int = 256
+    fixed: bool = False  # steps of few sizes, as always on CUDA, where they are replayed
     copies: ClassVar[bool] = False
 
     def generate(
@@ -112,7 +114,7 @@ class NativeEngine:
         model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
         with distributed.gathered(model), torch.inference_mode():
             decoder = Decoder.of(self.policy, rows)
-            run = _Run(self.policy, decoder, prompts, n, sampling, seeds, self.max_rows, done)
+            run = _Run(self, decoder, prompts, n, sampling, seeds, done)
             with contextlib.nullcontext() if decoder else packed(model, rows):
                 return run.finish()
 
@@ -125,24 +127,24 @@ class _Run:
 
     def __init__(
         self,
-        policy: Policy,
+        engine: NativeEngine,
         decoder: Decoder | None,
         prompts: Sequence[list[int]],
         n: int,
         sampling: Sampling,
         seeds: Tensor,
-        max_rows: int,
         done: Done | None,
     ) -> None:
+        policy = engine.policy
         self.policy, self.decoder = policy, decoder
         self.prompts, self.n, self.sampling, self.done = prompts, n, sampling, done
         device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
-        self.room = min(total, max_rows)
-        self.head = policy.head.pack(self.room)
-        self.uniform = uniforms(seeds.to(device), limit)
-        self.ids = torch.full((total, limit), policy.pad_id, device=device)
-        self.logprobs = torch.zeros(total, limit, device=device)
-        self.entropy = torch.zeros(total, limit, device=device)
+        self.room = min(total, engine.max_rows)
+        self.head = policy.head.pack(self.room, policy.compute)
+        self.uniform = pad(uniforms(seeds.to(device), limit), (0, 0, 0, 1))
+        self.ids = torch.full((total + 1, limit), policy.pad_id, device=device)
+        self.logprobs = torch.zeros(total + 1, limit, device=device)
+        self.entropy = torch.zeros(total + 1, limit, device=device)
         self.length = torch.zeros(total, dtype=torch.int64)
         self.stopped = torch.zeros(total, dtype=torch.bool)
         self.left = [n] * len(prompts)  # completions of each prompt to come
@@ -158,11 +160,15 @@ class _Run:
         # Twice as many prompts as rows of whole groups need: stragglers hold theirs.
         slots = min(len(self.queue), 2 * -(-self.room // max(size, 1)))
         width = max(map(len, prompts), default=1)
-        self.cache = ForkedCache(self.room, slots, width, limit, device, shared=policy.ours)
-        self.row = torch.zeros(self.room, dtype=torch.int64, device=device)  # which completion
+        most = Extent(self.room, limit, slots, width, size)
+        fixed = decoder is not None and (engine.fixed or device.type == "cuda")
+        self.cache = ForkedCache(most, device, shared=policy.ours, fixed=fixed)
+        # Which completion; a place without a row writes to a line behind them all.
+        self.row = torch.full((self.room,), total, device=device)
         self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed
         self.steps = 0
         self.joined = [0] * self.room  # the step of each row's first token
+        self.step: Step = Replayed(self._step, device) if fixed else self._step
 
     def finish(self) -> Rollouts:
         """Run until the queue and the rows are empty."""
@@ -175,9 +181,9 @@ class _Run:
 
     def _fits(self) -> bool:
         """Whether the next group has a place."""
-        cache = self.cache
-        free = self.room - cache.live
-        return bool(self.queue) and free >= len(self.queue[-1][1]) and cache.used < cache.slots
+        live, used, room = self.cache.live, self.cache.used, self.cache.room
+        free = room.rows - live
+        return bool(self.queue) and free >= len(self.queue[-1][1]) and used < room.prompts
 
     def _refill(self) -> None:
         """Take as many groups as fit, prefill their prompts together, draw their first tokens."""
@@ -186,9 +192,7 @@ class _Run:
             tokens, first = 0, self.cache.live
             while self._fits() and (not taken or tokens < PREFILL_TOKENS):
                 prompt, rows = self.queue.pop()
-                (slot,) = range(self.cache.slots)[
-                    self.cache.take_slots([len(self.prompts[prompt])])
-                ]
+                slot = self.cache.take_slot(len(self.prompts[prompt]))
                 at = self.cache.take_rows(slot, len(rows))
                 self.row[at] = torch.tensor(rows, device=self.row.device)
                 self.joined[at] = [self.steps] * len(rows)
@@ -196,7 +200,9 @@ class _Run:
                 tokens += len(self.prompts[prompt])
             hidden = self._prefill([prompt for prompt, _ in taken])
             group = torch.tensor([len(rows) for _, rows in taken], device=hidden.device)
-            self._sample(hidden.repeat_interleave(group, dim=0), first)
+            at = slice(first, self.cache.live)
+            logits = self._sample(hidden.repeat_interleave(group, dim=0), at)
+            self._keep_support(at, logits)
         self._retire()
 
     def _prefill(self, prompts: list[int]) -> Tensor:
@@ -221,20 +227,25 @@ class _Run:
 
     def _decode(self) -> None:
         """One token for every live row."""
-        cache, live = self.cache, self.cache.live
         self.steps += 1
-        positions = cache.begin(self.steps - min(self.joined[:live]))
-        if self.decoder is not None:
-            hidden = self.decoder.step(self.next[:live], positions, cache)
-        else:
-            hidden = self.policy.hidden(self.next[:live, None], positions, cache=cache)[:, -1]
-        cache.count[:live] += 1
-        self._sample(hidden, 0)
+        live = self.cache.live
+        logits = self.step(self.cache.begin(self.steps - min(self.joined[:live])))
+        self._keep_support(slice(0, live), logits)
         self._retire()
 
-    def _sample(self, hidden: Tensor, first: int) -> None:
-        """Draw the next token of the live rows from place `first` on."""
-        at = slice(first, self.cache.live)
+    def _step(self, extent: Extent) -> Tensor | None:
+        """What of it may be replayed: only the extent and what stands in tensors may differ."""
+        cache, rows = self.cache, extent.rows
+        positions = cache.positions()
+        if self.decoder is not None:
+            hidden = self.decoder.step(self.next[:rows], positions, cache)
+        else:
+            hidden = self.policy.hidden(self.next[:rows, None], positions, cache=cache)[:, -1]
+        cache.end()
+        return self._sample(hidden, slice(0, rows))
+
+    def _sample(self, hidden: Tensor, at: slice) -> Tensor | None:
+        """Draw the next token of the rows at some places; logits, where some tokens are cut."""
         logits = self.head.logits(hidden, self.sampling.temperature)
         if self.sampling.cuts:
             logits = cut_logits(logits, self.sampling)
@@ -244,13 +255,14 @@ class _Run:
         self.logprobs[row, count] = logprob
         self.entropy[row, count] = entropy
         self.next[at] = token
-        if self.sampling.cuts:
-            self._keep_support(row, logits)
+        return logits if self.sampling.cuts else None
 
-    def _keep_support(self, row: Tensor, logits: Tensor) -> None:
-        """Remember which tokens could have been drawn."""
-        for i, mask in zip(row.tolist(), ~logits.isinf(), strict=True):
-            self.kept.setdefault(i, []).append(mask.nonzero().flatten().cpu())
+    def _keep_support(self, at: slice, logits: Tensor | None) -> None:
+        """Remember which tokens could have been drawn; None: all."""
+        if logits is not None:
+            rows = self.row[at].tolist()
+            for i, mask in zip(rows, ~logits[: len(rows)].isinf(), strict=True):
+                self.kept.setdefault(i, []).append(mask.nonzero().flatten().cpu())
 
     def _retire(self) -> None:
         """Close finished rows and put the others in their places."""
@@ -265,6 +277,7 @@ class _Run:
             source, target = cache.close(finished)
             for tensor in (self.row, self.next):
                 tensor[target] = tensor[source]
+            self.row[cache.live :] = len(self.length)
             for a, b in zip(source, target, strict=True):
                 self.joined[b] = self.joined[a]
             self._tell(rows)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from grpo_train.config import Config
+from grpo_train.decoder import copied_bytes
 from grpo_train.errors import EngineError
 from grpo_train.logprob import chunk_bytes
 from grpo_train.pack import Layout, batch_logprobs, pack
@@ -105,8 +106,9 @@ def _logprobs(
 def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str, float]:
     """Estimated bytes of each part at its peak; activations are the roughest.
 
-    Weights, gradients and Adam's two moments are fp32. The cache holds `max_rows` rows of
-    completion, and prompts once for a group. Activations of a token in a layer: about 34 widths.
+    Weights, gradients and Adam's two moments are fp32. Copies are the decoder's. The cache holds
+    `max_rows` rows of completion, and prompts once for a group. Activations of a token in a layer:
+    about 34 widths.
     """
     c = policy.model.config.get_text_config()
     weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
@@ -124,6 +126,7 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
         "gradients": trained,
         "optimizer": 2 * trained,
         "reference": weights if config.loss.kl_coef and policy.adapter is None else 0.0,
+        "copies": float(copied_bytes(policy)),
         "cache": 2.0 * width * columns * c.num_hidden_layers * heads * head_dim,
         "activations": float(
             width * config.token_budget * c.hidden_size * (34 * layers + boundary)
@@ -134,9 +137,12 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
 
 
 def peak_bytes(plan: dict[str, float]) -> float:
-    """The whole at its peak: cache and activations are never there at the same time."""
-    fixed = sum(v for name, v in plan.items() if name not in ("cache", "activations", "head"))
-    return fixed + max(plan["cache"], plan["activations"] + plan["head"])
+    """The whole at its peak: what samples and what trains is never there at the same time."""
+    samples, trains = (
+        sum(plan.get(name, 0.0) for name in names)
+        for names in (("copies", "cache"), ("activations", "head"))
+    )
+    return sum(plan.values()) - min(samples, trains)
 
 
 def room_bytes(policy: Policy) -> float:

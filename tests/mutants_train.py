@@ -156,15 +156,15 @@ MUTANTS = [
     Mutant(
         "cache of a finished row kept",
         "cache.py",
-        "                keys[b, :, : self.seen] = keys[a, :, : self.seen]\n",
+        "                keys[b, :, :columns] = keys[a, :, :columns]\n",
         "",
         "rollout",
     ),
     Mutant(
         "decode position off by one",
         "cache.py",
-        "return (self.length + self.count)[: self.live, None]",
-        "return (self.length + self.count + 1)[: self.live, None]",
+        "return (self.length + self.count)[: self.extent.rows, None]",
+        "return (self.length + self.count + 1)[: self.extent.rows, None]",
         "rollout",
     ),
     Mutant(
@@ -236,6 +236,34 @@ MUTANTS = [
         "(far < length) & rules.near(length + count, far)",
         "rules.near(length + count, far)",
         "rollout",
+    ),
+    Mutant(
+        "a place without a row counts tokens",
+        "cache.py",
+        "self.count[:rows] += self.alive[:rows]",
+        "self.count[:rows] += 1",
+        "graphs",
+    ),
+    Mutant(
+        "a place without a row writes to the last one's line",
+        "native.py",
+        "            self.row[cache.live :] = len(self.length)\n",
+        "",
+        "graphs",
+    ),
+    Mutant(
+        "a step reads a tensor that is made anew",
+        "cache.py",
+        "tensor.copy_(torch.tensor(places + [0] * (len(tensor) - len(places))))",
+        "tensor.set_(torch.tensor(places + [0] * (len(tensor) - len(places))))",
+        "graphs",
+    ),
+    Mutant(
+        "rows of before are left in the grid",
+        "cache.py",
+        "tensor.copy_(torch.tensor(places + [0] * (len(tensor) - len(places))))",
+        "tensor[: len(places)] = torch.tensor(places)",
+        "graphs",
     ),
     Mutant(
         "a batch without signal steps",

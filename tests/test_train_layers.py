@@ -13,6 +13,7 @@ TRAINER = [
     "linear",
     "distributed",
     "attention",
+    "graphs",
     "cache",
     "logprob",
     "advantage",
