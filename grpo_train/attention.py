@@ -51,15 +51,17 @@ class Rules:
 
         `visible` None is causality, where L = K; SDPA is faster with the word than with a mask.
         """
-        if not self.cap:
-            gqa, causal = q.shape[1] != k.shape[1], visible is None
+        if visible is None and not self.cap:
+            gqa = q.shape[1] != k.shape[1]
             return scaled_dot_product_attention(
-                q, k, v, attn_mask=visible, is_causal=causal, scale=self.scale, enable_gqa=gqa
+                q, k, v, is_causal=True, scale=self.scale, enable_gqa=gqa
             )
+        # A GPU's kernels take a mask or fewer heads of keys than of queries, not both.
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        if not self.cap:
+            return scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=self.scale)
         if visible is None:
             visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-        rep = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(rep, dim=1), v.repeat_interleave(rep, dim=1)
         return self.weights(q * self.scale @ k.mT, visible) @ v
 
 

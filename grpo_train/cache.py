@@ -118,10 +118,8 @@ class ForkedCache(Cache):
         target = [i for i in finished if i < left]
         source = [i for i in range(left, self.live) if i not in gone]
         columns = self.extent.columns
-        for keys, values in self.own:
-            for a, b in zip(source, target, strict=True):
-                keys[b, :, :columns] = keys[a, :, :columns]
-                values[b, :, :columns] = values[a, :, :columns]
+        for buffer in (x for pair in self.own for x in pair if source):
+            buffer[target, :, :columns] = buffer[source, :, :columns]
         for a, b in zip(source, target, strict=True):
             self.slot[b] = self.slot[a]
         for tensor in (self.length, self.count):
@@ -139,10 +137,8 @@ class ForkedCache(Cache):
         left = self.used - len(empty)
         target = [s for s in empty if s < left]
         source = [s for s in range(left, self.used) if s in needed]
-        for keys, values in self.prompts:
-            for a, b in zip(source, target, strict=True):
-                keys[b] = keys[a]
-                values[b] = values[a]
+        for buffer in (x for pair in self.prompts for x in pair if source):
+            buffer[target] = buffer[source]
         where = dict(zip(source, target, strict=True))
         for a, b in where.items():
             self.prompt_length[b] = self.prompt_length[a]

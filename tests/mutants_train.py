@@ -156,8 +156,8 @@ MUTANTS = [
     Mutant(
         "cache of a finished row kept",
         "cache.py",
-        "                keys[b, :, :columns] = keys[a, :, :columns]\n",
-        "",
+        "buffer[target, :, :columns] = buffer[source, :, :columns]",
+        "pass",
         "rollout",
     ),
     Mutant(
