@@ -307,6 +307,7 @@ def train_speed(
 ) -> dict[str, Any]:
     """Completion tokens a second of one update, and 6·N·tokens of the product's throughput."""
     rows = len(rollouts)
+    layout = self_test(policy, NativeEngine(policy, 8), rollouts.prompt_ids, Sampling(8)).layout
     advantage = torch.where(torch.arange(rows) % 2 == 0, 1.0, -1.0)
     batch = Batch(
         rollouts,
@@ -318,7 +319,7 @@ def train_speed(
     )
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)
     updater = Updater(
-        policy, optimizer, Loss(), Optim(), 1.0, work.token_budget, work.max_tokens, "flat"
+        policy, optimizer, Loss(), Optim(), 1.0, work.token_budget, work.max_tokens, layout
     )
     some = torch.arange(rows) < work.group
     updater.update(batch, some, 1e-6)  # Adam's moments and kernels
@@ -328,6 +329,7 @@ def train_speed(
     tokens = len(rollouts.ids) + work.prompts * work.prompt_tokens
     parameters = sum(p.numel() for p in policy.model.parameters())
     return {
+        "layout": layout,
         "train_s": round(seconds, 3),
         "train_tok_s": round(tokens / seconds),
         "mfu": round(6 * parameters * tokens / seconds / peaks["flop_per_s"], 4),

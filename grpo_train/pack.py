@@ -22,16 +22,18 @@ from grpo_train.attention import TreeLayout
 from grpo_train.logprob import Support, sampled_logprobs
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
+from grpo_train.varlen import Runs
 
-Layout = Literal["flat", "plain"]
+Layout = Literal["varlen", "flat", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Some trees; the N tokens to train are addressed flat.
 
-    Two layouts: `flat`, trees end to end in one row, cut apart by our attention; and `plain`, which
-    any model can run: a completion a row with its own copy of the prompt, and no mask at all.
+    Three layouts: `flat`, trees end to end in one row, cut apart by our attention; `varlen`, the
+    same for flash attention on CUDA; and `plain`, which any model can run: a completion a row with
+    its own copy of the prompt, and no mask at all.
     """
 
     ids: Tensor  # [R, T]
@@ -40,7 +42,7 @@ class MicroBatch:
     target: Tensor  # [N] the token
     token: Tensor  # [N] index into the rollouts' flat tensors
     row: Tensor  # [N] which rollout
-    tree: TreeLayout | None  # of `flat`
+    tree: TreeLayout | Runs | None  # None: `plain`
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on another device."""
@@ -73,7 +75,7 @@ def pack(
     batches: list[list[_Tree]] = []
     used = 0
     for tree in trees:  # in falling size: the first of a batch sets its width
-        if batches and layout == "flat":
+        if batches and layout != "plain":
             fits = used + tree.size <= token_budget
         else:
             fits = bool(batches) and batches[-1][0].size * (len(batches[-1]) + 1) <= token_budget
@@ -107,7 +109,7 @@ def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, shared: bool) -> li
 
 def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
     """Tensors of one micro-batch."""
-    flat = layout == "flat"
+    flat = layout != "plain"
     height = 1 if flat else len(trees)
     width = sum(t.size for t in trees) if flat else max(t.size for t in trees)
     ids = torch.zeros(height * width, dtype=torch.int64)
@@ -135,6 +137,7 @@ def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
             at += n - 1
         start += tree.size
     shape = (height, width)
+    kind = Runs if layout == "varlen" else TreeLayout
     return MicroBatch(
         ids.view(shape),
         positions.view(shape),
@@ -142,7 +145,7 @@ def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
         torch.cat(target),
         torch.cat(token),
         torch.cat(row),
-        TreeLayout.of(prompts, branches) if flat else None,
+        kind.of(prompts, branches) if flat else None,
     )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from grpo_train import distributed
-from grpo_train.attention import NAME, TreeLayout, register
+from grpo_train.attention import NAME, Attends, register
 from grpo_train.cache import ForkedCache
 from grpo_train.errors import ConfigError
 from grpo_train.linear import make_fast
@@ -60,7 +60,7 @@ class Policy:
         self,
         ids: Tensor,
         positions: Tensor,
-        tree: TreeLayout | None = None,
+        tree: Attends | None = None,
         cache: ForkedCache | None = None,
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].

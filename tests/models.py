@@ -51,3 +51,38 @@ def dense_logprobs(policy: Policy, prompt: list[int], completion: list[int]) -> 
     logits = policy.model(torch.tensor([prompt + completion])).logits[0]
     logp = torch.log_softmax(logits[len(prompt) - 1 : -1].float(), -1)
     return logp.gather(1, torch.tensor(completion)[:, None])[:, 0]
+
+
+def varlen_attn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> torch.Tensor:
+    """What torch's flash attention of that name does on CUDA, from its description: run by run,
+    causality and window aligned at the ends of queries and keys."""
+    assert query.dtype == key.dtype == value.dtype
+    assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
+    assert enable_gqa
+    rep = query.shape[1] // key.shape[1]
+    out = []
+    for q0, q1, k0, k1 in zip(cu_seq_q, cu_seq_q[1:], cu_seq_k, cu_seq_k[1:], strict=False):
+        q, k, v = query[q0:q1], key[k0:k1], value[k0:k1]
+        assert len(q) <= max_q
+        assert len(k) <= max_k
+        k, v = (x.repeat_interleave(rep, dim=1) for x in (k, v))
+        back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))
+        seen = back >= -window_size[1]
+        if window_size[0] >= 0:
+            seen &= back <= window_size[0]
+        scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+        out.append(torch.einsum("hqk,khd->qhd", weights, v))
+    return torch.cat(out)

@@ -133,6 +133,20 @@ MUTANTS = [
         "pack",
     ),
     Mutant(
+        "a branch sees no prompt",
+        "varlen.py",
+        "[prompt, span]) for span in spans",
+        "[span]) for span in spans",
+        "pack",
+    ),
+    Mutant(
+        "a window of one token more",
+        "varlen.py",
+        "rules.window - 1 if",
+        "rules.window if",
+        "pack",
+    ),
+    Mutant(
         "positions do not restart",
         "pack.py",
         "at, completion[:-1], size)",

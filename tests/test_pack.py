@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import models
 import pytest
@@ -16,7 +17,15 @@ from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts
 
 TOKEN = st.integers(2, models.VOCAB - 1)
-LAYOUTS: tuple[Layout, ...] = ("flat", "plain")
+LAYOUTS: tuple[Layout, ...] = ("varlen", "flat", "plain")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def flash_attention() -> Iterator[None]:
+    """Torch has it on CUDA only: an independent one in its place, the rest is ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.attention.varlen.varlen_attn", models.varlen_attn)
+        yield
 
 
 @st.composite
@@ -71,6 +80,10 @@ def test_packing_has_the_logprobs_and_gradients_of_separate_texts(
     kind: str, budget: int, layout: Layout
 ) -> None:
     policy = models.make_policy(kind)
+    if layout == "varlen" and kind == "gemma2":
+        with pytest.raises(NotImplementedError, match="soft cap"):
+            packed(policy, EXAMPLE, budget, layout)
+        return
     weight = torch.linspace(-1, 1, len(EXAMPLE.ids))
     ours = packed(policy, EXAMPLE, budget, layout)
     pairs = enumerate(EXAMPLE.completion_ids())
@@ -116,6 +129,7 @@ def test_every_kept_token_is_trained_once_and_no_other(r: Rollouts, budget: int,
 def test_no_completion_sees_another(r: Rollouts, seed: int) -> None:
     """Other tokens in one completion change no logprob of the others of its group."""
     policy = models.make_policy()
+    layout = LAYOUTS[seed % 2]
     generator = torch.Generator().manual_seed(seed)
     start = r.length.cumsum(0) - r.length
     changed = int(torch.randint(len(r), (1,), generator=generator))
@@ -123,8 +137,8 @@ def test_no_completion_sees_another(r: Rollouts, seed: int) -> None:
     span = slice(int(start[changed]), int(start[changed] + r.length[changed]))
     ids[span] = torch.randint(2, models.VOCAB, (int(r.length[changed]),), generator=generator)
     with torch.no_grad():
-        before = packed(policy, r, 10_000, "flat")
-        after = packed(policy, dataclasses.replace(r, ids=ids), 10_000, "flat")
+        before = packed(policy, r, 10_000, layout)
+        after = packed(policy, dataclasses.replace(r, ids=ids), 10_000, layout)
     others = torch.ones(len(ids)).bool()
     others[span] = False
     torch.testing.assert_close(after[others], before[others], rtol=1e-5, atol=1e-5)

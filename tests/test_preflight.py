@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import models
 import pytest
@@ -51,6 +52,31 @@ def test_an_attention_that_leaks_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
     assert found.gaps["flat"] > 1e-3
     assert found.engine_gap < 1e-5
     assert "slower" in str(found)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_flash_attention_is_used_where_it_is_right(
+    right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*args: Any, **rest: Any) -> Tensor:
+        return models.varlen_attn(*args, **rest | {"window_size": (-1, 10_000)})  # nothing is later
+
+    flash = models.varlen_attn if right else other
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", flash)
+    monkeypatch.setattr("grpo_train.preflight.layouts", lambda _: ("varlen", "flat"))
+    policy = models.make_policy()
+    found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
+    assert found.layout == ("varlen" if right else "flat")
+    assert all(p.grad is None for p in policy.model.parameters())
+
+
+def test_an_attention_that_cannot_be_had_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch has no flash attention on a CPU, which is what a card too old says too."""
+    monkeypatch.setattr("grpo_train.preflight.layouts", lambda _: ("varlen", "flat"))
+    policy = models.make_policy()
+    found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
+    assert found.layout == "flat" and policy.ours
+    assert found.gaps["varlen"] == float("inf")
 
 
 def test_an_engine_with_other_weights_is_refused() -> None:

@@ -13,6 +13,7 @@ TRAINER = [
     "linear",
     "distributed",
     "attention",
+    "varlen",
     "graphs",
     "cache",
     "logprob",
