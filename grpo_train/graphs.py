@@ -55,38 +55,41 @@ class Extent:
 Step = Callable[[Extent], Tensor | None]
 
 
-class Replayed:
-    """A step, replayed where its extent has come before; on a CPU it is just run."""
+class Replays:
+    """Steps that have been captured, by their extents; on a CPU steps are just run.
 
-    def __init__(self, step: Step, device: torch.device) -> None:
-        self.step = step
-        self.capture = self._capture if device.type == "cuda" else None
+    It does not keep the step: that would hold the buffers of a batch until garbage is collected.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on = device.type == "cuda"
         self.met: set[Extent] = set()
-        self.replays: dict[Extent, Replay] = {}
-        self.pool = torch.cuda.graph_pool_handle() if self.capture else None
+        self.known: dict[Extent, Replay] = {}
+        self.pool = torch.cuda.graph_pool_handle() if self.on else None
 
-    def __call__(self, extent: Extent) -> Tensor | None:
+    def run(self, step: Step, extent: Extent) -> Tensor | None:
         """What the step gives back; in the same memory at every call of an extent."""
-        if extent not in self.replays and extent in self.met and self.capture is not None:
+        if self.on and extent in self.met and extent not in self.known:
             try:
-                self.replays[extent] = self.capture(extent)
+                self.known[extent] = self.capture(step, extent)
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 warnings.warn(f"decoding without CUDA graphs: {reason}", stacklevel=2)
-                self.capture = None
-        if extent not in self.replays:
-            self.met.add(extent)
-            return self.step(extent)
-        replay, out = self.replays[extent]
+                self.on = False
+        self.met.add(extent)
+        if extent not in self.known:
+            return step(extent)
+        replay, out = self.known[extent]
         replay()
         return out
 
-    def _capture(self, extent: Extent) -> Replay:
+    def capture(self, step: Step, extent: Extent) -> Replay:
+        """Record the step's kernels without running them."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # Other threads may go on meanwhile: one of them scores.
             with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"):
-                out = self.step(extent)
+                out = step(extent)
         finally:
             torch.cuda.set_stream(stream)  # a capture that fails does not give it back
         return graph.replay, out

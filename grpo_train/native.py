@@ -28,7 +28,7 @@ from grpo_train.attention import TreeLayout
 from grpo_train.cache import ForkedCache
 from grpo_train.decoder import Decoder
 from grpo_train.errors import EngineError
-from grpo_train.graphs import Extent, Replayed, Step
+from grpo_train.graphs import Extent, Replays
 from grpo_train.linear import packed
 from grpo_train.logprob import Support
 from grpo_train.policy import Policy
@@ -168,7 +168,7 @@ class _Run:
         self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed
         self.steps = 0
         self.joined = [0] * self.room  # the step of each row's first token
-        self.step: Step = Replayed(self._step, device) if fixed else self._step
+        self.replays = Replays(device) if fixed else None
 
     def finish(self) -> Rollouts:
         """Run until the queue and the rows are empty."""
@@ -229,7 +229,8 @@ class _Run:
         """One token for every live row."""
         self.steps += 1
         live = self.cache.live
-        logits = self.step(self.cache.begin(self.steps - min(self.joined[:live])))
+        extent = self.cache.begin(self.steps - min(self.joined[:live]))
+        logits = self.replays.run(self._step, extent) if self.replays else self._step(extent)
         self._keep_support(slice(0, live), logits)
         self._retire()
 

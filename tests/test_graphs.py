@@ -7,7 +7,8 @@ in the memory of then, and nothing of what Python knows. `Stale` does the same t
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import gc
+import weakref
 from typing import Any
 
 import models
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from grpo_train.cache import ForkedCache
 from grpo_train.decoder import KINDS
-from grpo_train.graphs import Extent, Replay, Replayed, rounded
+from grpo_train.graphs import Extent, Replay, Replays, Step, rounded
 from grpo_train.native import NativeEngine
 from grpo_train.policy import Policy
 from grpo_train.rollout import Rollouts, Sampling, row_seeds
@@ -53,17 +54,17 @@ def addresses(things: tuple[Any, ...]) -> list[int]:
     return [x.data_ptr() for thing in things for v in vars(thing).values() for x in tensors(v)]
 
 
-class Stale(Replayed):
+class Stale(Replays):
     """Replays as CUDA would: Python's state is that of the capture, and is left as it was."""
 
     replayed = 0
 
-    def __init__(self, step: Callable[[Extent], Tensor | None], device: torch.device) -> None:
-        super().__init__(step, device)
-        self.capture = self._remember
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.on = True
 
-    def _remember(self, extent: Extent) -> Replay:
-        run = self.step.__self__  # type: ignore[attr-defined]
+    def capture(self, step: Step, extent: Extent) -> Replay:
+        run = step.__self__  # type: ignore[attr-defined]
         things = (run, run.cache)
         known, where = [state(thing) for thing in things], addresses(things)
         out = torch.empty(0, dtype=torch.float64)
@@ -73,7 +74,7 @@ class Stale(Replayed):
             now = [state(thing) for thing in things]
             for thing, old in zip(things, known, strict=True):
                 vars(thing).update(copy.deepcopy(old))
-            found = self.step(extent)
+            found = step(extent)
             if found is not None:
                 out.set_(found)  # type: ignore[call-overload]
             for thing, new in zip(things, now, strict=True):
@@ -91,7 +92,7 @@ def test_a_replayed_step_is_the_step(
     policy = models.make_policy(kind)
     policy.model.double()  # so that the order of a sum decides about no token
     exact = generate(policy, Sampling(tokens), max_rows=max_rows, fixed=False)
-    monkeypatch.setattr("grpo_train.native.Replayed", Stale)
+    monkeypatch.setattr("grpo_train.native.Replays", Stale)
     before = Stale.replayed
     found = generate(policy, Sampling(tokens), max_rows=max_rows, fixed=True)
     assert len(set(exact.length.tolist())) > 1
@@ -118,7 +119,7 @@ def test_so_it_is_where_tokens_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     policy.model.double()
     sampling = Sampling(ENOUGH, temperature=0.7, top_k=9, top_p=0.8)
     exact = generate(policy, sampling, max_rows=8, fixed=False)
-    monkeypatch.setattr("grpo_train.native.Replayed", Stale)
+    monkeypatch.setattr("grpo_train.native.Replays", Stale)
     found = generate(policy, sampling, max_rows=8, fixed=True)
     assert torch.equal(found.ids, exact.ids)
     assert found.support is not None
@@ -135,7 +136,7 @@ def test_a_step_that_reads_what_python_knows_is_caught(monkeypatch: pytest.Monke
     policy.model.double()
     exact = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=False)
     anew = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=True)
-    monkeypatch.setattr("grpo_train.native.Replayed", Stale)
+    monkeypatch.setattr("grpo_train.native.Replays", Stale)
     found = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=True)
     assert torch.equal(anew.ids, exact.ids)
     assert len(found.ids) != len(exact.ids) or not torch.equal(found.ids, exact.ids)
@@ -161,6 +162,13 @@ def test_a_batch_meets_few_extents() -> None:
     assert len({Extent(512, c, 64, 256, 8).rounded(room) for c in range(1, 1025)}) == 9
 
 
+class Refusing(Replays):
+    """As on a card that cannot do it."""
+
+    def capture(self, step: Step, extent: Extent) -> Replay:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
 def test_a_capture_that_fails_leaves_the_step_as_it_is() -> None:
     calls: list[Extent] = []
 
@@ -168,17 +176,34 @@ def test_a_capture_that_fails_leaves_the_step_as_it_is() -> None:
         calls.append(extent)
         return None
 
-    def refuse(_: Extent) -> Replay:
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
-
     extent = Extent(1, 1, 1, 1, 1)
-    replayed = Replayed(step, torch.device("cpu"))
-    replayed.capture = refuse
-    replayed(extent)
+    replays = Refusing(torch.device("cpu"))
+    replays.on = True
+    replays.run(step, extent)
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted"):
-        replayed(extent)
-    replayed(extent)
+        replays.run(step, extent)
+    replays.run(step, extent)
     assert calls == [extent] * 3
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_batchs_buffers_go_with_it(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when garbage is next collected: the update needs their memory."""
+    made: list[weakref.ref[ForkedCache]] = []
+    real = ForkedCache.__init__
+
+    def noted(cache: ForkedCache, *args: Any, **rest: Any) -> None:
+        made.append(weakref.ref(cache))
+        real(cache, *args, **rest)
+
+    monkeypatch.setattr(ForkedCache, "__init__", noted)
+    policy = models.make_policy()
+    gc.disable()
+    try:
+        generate(policy, Sampling(5), max_rows=8, fixed=fixed)
+        assert [ref() for ref in made] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.gpu
@@ -187,7 +212,7 @@ def test_graphs_on_a_gpu_give_the_steps_tokens(monkeypatch: pytest.MonkeyPatch) 
     policy = models.make_policy()
     policy = Policy(policy.model.cuda().double(), policy.tokenizer, policy.eos_ids, policy.pad_id)
     captured = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=True)
-    monkeypatch.setattr(Replayed, "_capture", None)
-    eager = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=True)
-    assert torch.equal(captured.ids, eager.ids)
-    torch.testing.assert_close(captured.old_logprobs, eager.old_logprobs, rtol=0, atol=1e-6)
+    monkeypatch.setattr(Replays, "run", lambda _, step, extent: step(extent))
+    launched = generate(policy, Sampling(ENOUGH), max_rows=8, fixed=True)
+    assert torch.equal(captured.ids, launched.ids)
+    torch.testing.assert_close(captured.old_logprobs, launched.old_logprobs, rtol=0, atol=1e-6)
