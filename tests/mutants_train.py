@@ -273,6 +273,13 @@ MUTANTS = [
         "graphs",
     ),
     Mutant(
+        "a step takes its places from the host",
+        "cache.py",
+        "place, count = self.place[:rows], self.count[:rows]",
+        "place, count = torch.arange(rows), self.count[:rows]",
+        "devices",
+    ),
+    Mutant(
         "rows of before are left in the grid",
         "cache.py",
         "tensor.copy_(torch.tensor(places + [0] * (len(tensor) - len(places))))",
