@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from grpo_train.linear import pack, product
 
@@ -72,10 +73,11 @@ class Support:
 
     def pick(self, token: Tensor) -> Support:
         """The support of some tokens, in that order."""
-        start, stop = self.start[token.cpu()], self.start[token.cpu() + 1]
-        pieces = [self.ids[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
-        sizes = torch.cat([torch.zeros(1, dtype=torch.int64), stop - start])
-        return Support(torch.cat(pieces) if pieces else self.ids[:0], sizes.cumsum(0))
+        token = token.to(self.start.device)
+        start, size = self.start[token], self.start[token + 1] - self.start[token]
+        ends = pad(size.cumsum(0), (1, 0))
+        at = torch.arange(int(ends[-1])) + torch.repeat_interleave(start - ends[:-1], size)
+        return Support(self.ids[at], ends)
 
     @staticmethod
     def join(parts: list[Support]) -> Support:

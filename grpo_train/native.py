@@ -262,8 +262,10 @@ class _Run:
         """Remember which tokens could have been drawn; None: all."""
         if logits is not None:
             rows = self.row[at].tolist()
-            for i, mask in zip(rows, ~logits[: len(rows)].isinf(), strict=True):
-                self.kept.setdefault(i, []).append(mask.nonzero().flatten().cpu())
+            mask = ~logits[: len(rows)].isinf()
+            ids = mask.nonzero()[:, 1].cpu()
+            for i, kept in zip(rows, torch.split(ids, mask.sum(dim=1).tolist()), strict=True):
+                self.kept.setdefault(i, []).append(kept)
 
     def _retire(self) -> None:
         """Close finished rows and put the others in their places."""
