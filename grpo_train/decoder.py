@@ -4,8 +4,8 @@ With one token a row, a model's own modules spend more time between the products
 Llama, Mistral, Qwen 2 and Qwen 3 have one block in common (norm, attention with rotary positions,
 norm, gated MLP); it is written out here over copies of the weights that suit a step: matrices that
 read the same input are one, in oneDNN's layout on a CPU, in bf16 on CUDA. The copies live as long
-as one batch of rollouts, in which weights do not change. Other models, and those with adapters or
-too large to be copied, decode through their own forward.
+as one batch of rollouts, in which weights do not change, with adapters merged in. Other models,
+and those that are sharded or too large to be copied, decode through their own forward.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import rms_norm
 from grpo_train.attention import Rules
 from grpo_train.cache import ForkedCache
 from grpo_train.linear import PACK_BYTES, Frozen
-from grpo_train.policy import Policy
+from grpo_train.policy import ADAPTER, Policy, low_rank
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")  # config.model_type of those with this block
 
@@ -60,16 +60,20 @@ class Block:
     def of(layer: Any, config: Any, rows: int, dtype: torch.dtype) -> Block:
         """Copies of a layer's weights, for `rows` tokens a step."""
         attn, mlp = layer.self_attn, layer.mlp
+
+        def frozen(*modules: Any) -> Frozen:
+            return Frozen.of([_merged(module) for module in modules], rows, dtype)
+
         whole = config.model_type == "mistral"  # all its layers slide; elsewhere each one knows
         window = config.sliding_window if whole else getattr(attn, "sliding_window", None)
         return Block(
             Norm.of(layer.input_layernorm),
-            Frozen.of([attn.q_proj, attn.k_proj, attn.v_proj], rows, dtype),
+            frozen(attn.q_proj, attn.k_proj, attn.v_proj),
             _head_norm(attn, config) if hasattr(attn, "q_norm") else None,
-            Frozen.of([attn.o_proj], rows, dtype),
+            frozen(attn.o_proj),
             Norm.of(layer.post_attention_layernorm),
-            Frozen.of([mlp.gate_proj, mlp.up_proj], rows, dtype),
-            Frozen.of([mlp.down_proj], rows, dtype),
+            frozen(mlp.gate_proj, mlp.up_proj),
+            frozen(mlp.down_proj),
             mlp.act_fn,
             (config.num_attention_heads, config.num_key_value_heads),
             Rules(attn.scaling, window=window or 0),
@@ -124,13 +128,38 @@ class Decoder:
 
 def copied_bytes(policy: Policy) -> int:
     """How large a decoder's copies are; 0 where there is none."""
-    trunk = policy.model.base_model
     if policy.model.config.model_type not in KINDS or not policy.ours:
         return 0
-    linear = [m for layer in trunk.layers for m in layer.modules() if _is_linear(m)]
-    size = sum(module.weight.numel() for module in linear) * policy.compute.itemsize
-    fits = size <= PACK_BYTES or policy.device.type == "cuda"  # there the plan counts them
-    return size if fits and len(linear) == 7 * len(trunk.layers) else 0
+    bases = [_base(m) for layer in policy.model.base_model.layers for m in _linear(layer)]
+    if any(base is None for base in bases):
+        return 0
+    size = sum(base.weight.numel() for base in bases if base) * policy.compute.itemsize
+    # A GPU's launches cost more than the copies' memory, which the plan counts.
+    return size if size <= PACK_BYTES or policy.device.type == "cuda" else 0
+
+
+def _linear(layer: Any) -> list[Any]:
+    """A layer's seven."""
+    attn, mlp = layer.self_attn, layer.mlp
+    mixers = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
+    return [*mixers, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
+def _base(module: Any) -> nn.Linear | None:
+    """The layer itself, or under its adapter; None where it is none or has a shard of a weight."""
+    base = getattr(module, "base_layer", module)
+    whole = isinstance(base, nn.Linear) and type(base.weight) is nn.Parameter
+    return base if whole else None
+
+
+def _merged(module: Any) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight, its adapter merged in, and its bias."""
+    base = _base(module)
+    assert base is not None  # `copied_bytes` has looked
+    if base is module:
+        return base.weight, base.bias
+    factors = (module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight)
+    return base.weight + low_rank(module, *factors), base.bias
 
 
 def _head_norm(attn: Any, config: Any) -> Norm:
@@ -139,11 +168,6 @@ def _head_norm(attn: Any, config: Any) -> Norm:
     parts = zip((attn.q_norm, attn.k_norm), counts, strict=True)
     weight = torch.cat([norm.weight.expand(count, -1) for norm, count in parts])
     return Norm(weight, attn.q_norm.variance_epsilon)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    """A linear layer and nothing else: no adapter, no shard of a weight."""
-    return isinstance(module, nn.Linear) and type(module.weight) is nn.Parameter
 
 
 def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:

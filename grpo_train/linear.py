@@ -103,6 +103,9 @@ def packed(model: torch.nn.Module, rows: int) -> Iterator[None]:
             layer.packed = None
 
 
+Pair = tuple[Tensor, Tensor | None]  # weight [out, in] and bias [out]
+
+
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """Layers that read the same input, as one product with their weights as they are now."""
@@ -111,11 +114,10 @@ class Frozen:
     bias: Tensor | None
 
     @staticmethod
-    def of(layers: Sequence[torch.nn.Linear], rows: int, dtype: torch.dtype) -> Frozen:
+    def of(layers: Sequence[Pair], rows: int, dtype: torch.dtype) -> Frozen:
         """One behind the other, for inputs of `rows` rows."""
-        weights: list[Tensor] = [layer.weight for layer in layers]
-        weight = torch.cat(weights).to(dtype)
-        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        weight = torch.cat([weight for weight, _ in layers]).to(dtype)
+        biases = [bias for _, bias in layers if bias is not None]
         bias = torch.cat(biases).to(dtype) if biases else None
         ready = pack(weight, rows)
         return Frozen(weight if ready is None else ready, bias)

@@ -261,9 +261,13 @@ def _merged(model: Any, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple
         elif factor.startswith("A."):
             base[f"{layer}.A"] = tensor
         elif factor.startswith("B."):
-            module = model.get_submodule(layer)
-            change = module.scaling[ADAPTER] * (tensor @ base.pop(f"{layer}.A"))
-            change = change.T if module.fan_in_fan_out else change
+            change = low_rank(model.get_submodule(layer), base.pop(f"{layer}.A"), tensor)
             yield f"{layer}.weight", base.pop(layer) + change
         else:
             yield name, tensor
+
+
+def low_rank(module: Any, a: Tensor, b: Tensor) -> Tensor:
+    """What an adapter of peft's adds to its layer's weight: scale · B A."""
+    change: Tensor = module.scaling[ADAPTER] * (b @ a)
+    return change.T if module.fan_in_fan_out else change

@@ -68,12 +68,21 @@ def test_a_step_without_modules_is_the_models_own(kind: str) -> None:
     torch.testing.assert_close(r.old_logprobs, dense(policy, r).float(), rtol=0, atol=3e-6)
 
 
-def test_adapters_and_large_models_decode_through_their_own_forward(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("targets", [[], ["q_proj", "down_proj"]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_without_modules_has_the_adapter_merged(kind: str, targets: list[str]) -> None:
     pytest.importorskip("peft")
-    policy = add_lora(models.make_policy(), Lora(rank=2), seed=0)
-    assert Decoder.of(policy, 8) is None
+    policy = add_lora(models.make_policy(kind), Lora(rank=2, targets=targets), seed=0)
+    assert Decoder.of(policy, 8) is not None
+    policy.model.double()
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    r = generate(policy, Sampling(20), max_rows=8)
+    torch.testing.assert_close(r.old_logprobs, dense(policy, r).float(), rtol=2e-6, atol=3e-6)
+
+
+def test_large_models_decode_through_their_own_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grpo_train.decoder.PACK_BYTES", 1000)
     assert Decoder.of(models.make_policy(), 8) is None
 
