@@ -33,25 +33,25 @@ class Rules:
     cap: float = 0.0  # Gemma 2: cap · tanh(x / cap); 0 = off
     window: int = 0  # how many tokens back a token sees, itself included; 0 = all
 
-    def weights(self, scores: Tensor, visible: Tensor | None) -> Tensor:
-        """Scores (scaled already) → softmax over the keys that are visible, as wide as `scores`."""
+    def weights(self, scores: Tensor, bias: Tensor | None) -> Tensor:
+        """Scores (scaled already) → softmax over the keys that `bias` does not hide."""
         if self.cap:
             scores = self.cap * torch.tanh(scores / self.cap)
-        if visible is not None:
-            scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
-        return torch.softmax(scores, dim=-1).to(scores.dtype)
+        if bias is not None:
+            scores = scores + bias
+        return torch.softmax(scores, dim=-1).to(scores.dtype)  # autocast widens
 
     def near(self, query: Tensor, key: Tensor) -> Tensor:
         """Which keys are not later than the query, nor outside its window, by positions."""
         back = query - key
         return (back >= 0) & (back < self.window) if self.window else back >= 0
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        """q [n, H, L, D], k and v [n, heads, K, D], visible [n, 1, L, K] → [n, H, L, D].
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """q [n, H, L, D], k and v [n, heads, K, D], bias [n, 1, L, K] → [n, H, L, D].
 
-        `visible` None is causality, where L = K; SDPA is faster with the word than with a mask.
+        `bias` None is causality, where L = K; SDPA is faster with the word than with a mask.
         """
-        if visible is None and not self.cap:
+        if bias is None and not self.cap:
             gqa = q.shape[1] != k.shape[1]
             return scaled_dot_product_attention(
                 q, k, v, is_causal=True, scale=self.scale, enable_gqa=gqa
@@ -59,10 +59,17 @@ class Rules:
         # A GPU's kernels take a mask or fewer heads of keys than of queries, not both.
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         if not self.cap:
-            return scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=self.scale)
-        if visible is None:
-            visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-        return self.weights(q * self.scale @ k.mT, visible) @ v
+            return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
+        if bias is None:
+            seen = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            bias = hiding(seen, q.dtype)
+        return self.weights(q * self.scale @ k.mT, bias) @ v
+
+
+def hiding(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores: 0, and the smallest number for a key that is not seen."""
+    zero = torch.zeros((), dtype=dtype, device=visible.device)
+    return torch.where(visible, zero, torch.finfo(dtype).min)
 
 
 class Attends(Protocol):
@@ -113,15 +120,17 @@ class TreeLayout:
         """Attention of one packed row: query [1, H, T, D] → [1, T, H, D]."""
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, D]
         if rules.window not in self.masks:
-            self.masks[rules.window] = self._visible(rules)
-        prompt_sees, branch_sees = self.masks[rules.window]
+            among, of = self._visible(rules)
+            first = None if among is None else hiding(among, value.dtype)
+            self.masks[rules.window] = first, hiding(of, value.dtype)
+        prompt_bias, branch_bias = self.masks[rules.window]
         pq, pk, pv = (cut(x, self.prompt) for x in (q, k, v))  # [K, heads, P, D]
         result = torch.zeros_like(q)
-        first = rules.attend(pq, pk, pv, prompt_sees).transpose(1, 2)
-        result = _put(result, self.prompt, self.prompt_real, first)
+        found = rules.attend(pq, pk, pv, prompt_bias).transpose(1, 2)
+        result = _put(result, self.prompt, self.prompt_real, found)
         if self.branch.numel():
-            second = self._branches((q, k, v), (pk, pv), branch_sees, rules)
-            result = _put(result, self.branch, self.branch_real, second)
+            found = self._branches((q, k, v), (pk, pv), branch_bias, rules)
+            result = _put(result, self.branch, self.branch_real, found)
         return result[None]
 
     def _visible(self, rules: Rules) -> tuple[Tensor | None, Tensor]:
@@ -136,17 +145,17 @@ class TreeLayout:
         return prompts, torch.cat([far, own], dim=-1)
 
     def _branches(
-        self, row: tuple[Tensor, ...], prompt: tuple[Tensor, ...], visible: Tensor, rules: Rules
+        self, row: tuple[Tensor, ...], prompt: tuple[Tensor, ...], bias: Tensor, rules: Rules
     ) -> Tensor:
         """[K, G, C, H, D] of all branches, from q, k, v of the row and the prompts' k, v."""
         q, k, v = (x.index_select(0, self.branch.flatten()) for x in row)
         (trees, group, length), (heads, dim), kv = self.branch.shape, q.shape[1:], k.shape[1]
         pk, pv = prompt
-        if 4 * heads * self.branch.numel() * visible.shape[-1] > SCORES_BYTES:
+        if 4 * heads * self.branch.numel() * bias.shape[-1] > SCORES_BYTES:
             many = [x.repeat_interleave(group, dim=0) for x in (pk, pv)]
             q, k, v = (x.view(trees * group, length, -1, dim).transpose(1, 2) for x in (q, k, v))
             k, v = (torch.cat([p, x], dim=2) for p, x in zip(many, (k, v), strict=True))
-            out = rules.attend(q, k, v, visible.repeat_interleave(group, dim=0)[:, None])
+            out = rules.attend(q, k, v, bias.repeat_interleave(group, dim=0)[:, None])
             return out.transpose(1, 2).reshape(trees, group, length, heads, dim)
         # A group's queries in one product with their prompt's keys: [K, kv, G, C, rep, D].
         q = (q * rules.scale).view(trees, group, length, kv, -1, dim).permute(0, 3, 1, 2, 4, 5)
@@ -155,7 +164,7 @@ class TreeLayout:
         far = q.flatten(2, 4) @ pk.mT
         near = q.flatten(3, 4) @ k.mT
         scores = torch.cat([far.view(*shape, -1), near.view(*shape, -1)], dim=-1)
-        weights = rules.weights(scores, visible[:, None, None, :, None])
+        weights = rules.weights(scores, bias[:, None, None, :, None])
         size = pk.shape[2]
         out = (weights[..., :size].flatten(2, 4) @ pv).view(*shape, dim)
         out = out + (weights[..., size:].flatten(3, 4) @ v).view(*shape, dim)
@@ -208,6 +217,8 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
         return out
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        attention_mask = hiding(attention_mask, query.dtype)
     return rules.attend(query, key, value, attention_mask).transpose(1, 2), None
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from grpo_train.attention import Rules, TreeLayout, cut
+from grpo_train.attention import Rules, TreeLayout, cut, hiding
 from grpo_train.graphs import Extent, rounded
 
 Pairs = list[tuple[Tensor, Tensor]]  # keys and values of each layer
@@ -57,7 +57,7 @@ class ForkedCache(Cache):
         self.straight = False  # whether row i stands in the grid at i
         self.grid = torch.zeros(slots * room.group, dtype=torch.int64, device=device)  # its rows
         self.back = torch.zeros(rows, dtype=torch.int64, device=device)  # a row's place in it
-        self.masks: dict[int, Tensor | None] = {}  # of this step, by window
+        self.masks: dict[int, Tensor | None] = {}  # what hides keys in this step, by window
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -184,17 +184,17 @@ class ForkedCache(Cache):
 
     # -- attention ---------------------------------------------------------------------------------
 
-    def visible(self, window: int) -> Tensor | None:
-        """[rows, 1, 1, reach + columns] which keys a row's token sees; None: all of them.
+    def bias(self, window: int, dtype: torch.dtype) -> Tensor | None:
+        """[rows, 1, 1, reach + columns] what hides keys from a row's token; None: it sees all.
 
         In prefill: [1, 1, T, T], of one prompt.
         """
         if self.prefill is not None:
             at = torch.arange(int(self.prefill[0].length), device=self.device)
-            return Rules(1.0, window=window).near(at[:, None], at)[None, None]
+            return hiding(Rules(1.0, window=window).near(at[:, None], at)[None, None], dtype)
         if window not in self.masks:
             everything = self.even and not window and not self.fixed
-            self.masks[window] = None if everything else self._visible(window)
+            self.masks[window] = None if everything else hiding(self._visible(window), dtype)
         return self.masks[window]
 
     def _visible(self, window: int) -> Tensor:
@@ -211,15 +211,15 @@ class ForkedCache(Cache):
         if self.prefill is not None:
             return self.prefill[0].attend(query, key, value, rules)
         (rows, heads, _, dim), kv = query.shape, key.shape[1]
-        q = (query * rules.scale).reshape(rows, kv, -1, dim)
+        q = query.to(value.dtype).reshape(rows, kv, -1, dim)
         prompts, reach = self.extent.prompts, self.extent.reach
         pk, pv = (x[:prompts, :, :reach] for x in self.prompts[self.layer])
-        far = self._by_row(self._by_prompt(q) @ pk.mT)
-        scores = torch.cat([far, q @ key.mT], dim=-1)
-        weights = rules.weights(scores, self.visible(rules.window))
-        far = self._by_row(self._by_prompt(weights[..., :reach]) @ pv)
-        out = far + weights[..., reach:] @ value
-        return out.reshape(rows, 1, heads, dim)
+        far = self._by_row(wide(self._by_prompt(q), pk.mT))
+        scores = torch.cat([far, wide(q, key.mT)], dim=-1).mul_(rules.scale)
+        weights = rules.weights(scores, self.bias(rules.window, q.dtype)).to(q.dtype)
+        far = self._by_row(wide(self._by_prompt(weights[..., :reach]), pv))
+        out = far + wide(weights[..., reach:], value)
+        return out.to(q.dtype).reshape(rows, 1, heads, dim)
 
     def _by_prompt(self, x: Tensor) -> Tensor:
         """[R, kv, rep, n] → [prompts, kv, G · rep, n]: a group's rows side by side."""
@@ -234,3 +234,11 @@ class ForkedCache(Cache):
         rows, group = self.extent.rows, self.extent.group
         x = x.view(*x.shape[:2], group, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
         return x.index_select(0, self.back[:rows]) if self.fixed or not self.straight else x
+
+
+def wide(a: Tensor, b: Tensor) -> Tensor:
+    """[…, n, k] @ […, k, m] in fp32, as flash attention sums it, where bf16 comes in on CUDA."""
+    if not a.is_cuda or a.dtype not in (torch.bfloat16, torch.float16):
+        return a @ b
+    out = torch.bmm(a.flatten(0, -3), b.flatten(0, -3), out_dtype=torch.float32)
+    return out.view(*a.shape[:-1], b.shape[-1])

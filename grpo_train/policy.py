@@ -127,19 +127,11 @@ class Policy:
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ())
-        full = self._additive(cache.visible(0))
+        full = cache.bias(0, self.compute)
         if not window or (kinds and "sliding_attention" not in kinds):
             return full
-        slid = self._additive(cache.visible(window))
+        slid = cache.bias(window, self.compute)
         return {"full_attention": full, "sliding_attention": slid} if kinds else slid
-
-    def _additive(self, visible: Tensor | None) -> Tensor | None:
-        """Bool for SDPA; for eager attention 0 or the smallest number, which it adds."""
-        if visible is None or self.model.config._attn_implementation != "eager":
-            return visible
-        dtype = torch.bfloat16 if self.device.type == "cuda" else self.model.dtype
-        zero = torch.zeros((), dtype=dtype, device=visible.device)
-        return torch.where(visible, zero, torch.finfo(dtype).min)
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:

@@ -13,11 +13,14 @@ import models
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from grpo_train.cache import wide
 from grpo_train.config import Loss, Optim
 from grpo_train.decoder import KINDS, Decoder
+from grpo_train.logprob import Head
 from grpo_train.native import NativeEngine, _Run
 from grpo_train.pack import Layout, pack
 from grpo_train.policy import Policy, wrap
@@ -80,3 +83,15 @@ def test_an_updates_tensors_are_where_its_weights_are(kind: str, layout: Layout)
     sums = updater._backward(batch, micro, torch.ones(8))
     assert all(value.is_meta for value in sums.values())
     assert all(p.grad is not None and p.grad.is_meta for p in policy.model.parameters())
+
+
+def test_products_of_bf16_are_summed_and_left_in_fp32_on_a_gpu() -> None:
+    with FakeTensorMode():  # a GPU's tensors by name, so that torch refuses what it has no way for
+        states, keys = (
+            torch.empty(sizes, device="cuda", dtype=torch.bfloat16)
+            for sizes in [(6, 2, 4, 16), (6, 2, 30, 16)]
+        )
+        scores = wide(states, keys.narrow(2, 0, 20).mT)
+        assert scores.dtype == torch.float32 and scores.shape == (6, 2, 4, 20)
+        logits = Head(states.new_empty(99, 16, dtype=torch.float32)).raw(states)
+        assert logits.dtype == torch.float32 and logits.shape == (6, 2, 4, 99)
