@@ -472,8 +472,15 @@ class Lowering:
             if value is not None:
                 as_type = bool if rule.returns.kind == "bool" else float
                 return self._const(as_type(value), place)
+            self._warn_null(rule, place)
+        elif rule.name == "/" and nodes[1].op == "const" and nodes[1].interval == Interval(0, 0):
+            self._warn_null(rule, place)
         name = rule.identity or rule.name
         return self._op(name, args, rule.returns, place, rule=rule, options=options)
+
+    def _warn_null(self, rule: Rule, place: Place) -> None:
+        message = f"`{rule.name}` is null here, whatever the row"
+        self._lints.append(Finding("W03", message, place, "write null if that is meant", "warning"))
 
     def _op(
         self,
