@@ -196,6 +196,13 @@ MUTANTS = [
         "rollout",
     ),
     Mutant(
+        "decoding without the adapter",
+        "decoder.py",
+        "return base.weight + low_rank(module, *factors), base.bias",
+        "return base.weight, base.bias",
+        "rollout",
+    ),
+    Mutant(
         "decoding without the layers' windows",
         "decoder.py",
         "window=window or 0",
