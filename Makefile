@@ -26,7 +26,7 @@ nightly: $(STAMP)  ## all tests with 2,000 examples a law
 	OMP_NUM_THREADS=1 $(BIN)/grpo-rewards fuzz rulesets/*.reward --examples 2000 --seed $(SEED)
 
 tables: $(STAMP)  ## save the parser tables; run it after changing a grammar
-	$(BIN)/python -m grpo_rewards.savetables
+	$(BIN)/python -m grpo_rewards.cli.save_parsers
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from lark import Lark, UnexpectedInput
 
-from grpo_rewards.rules import format as formats
+from grpo_rewards.rules.format import matching as formats
 
 GRAMMAR = r"""
   start: WS? "<think>" think "</think>" WS? "<answer>" answer "</answer>" WS?

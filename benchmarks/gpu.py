@@ -39,13 +39,13 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grpo_train.config import Loss, Optim
-from grpo_train.graphs import Replays
-from grpo_train.native import NativeEngine
-from grpo_train.pack import batch_logprobs, pack
-from grpo_train.policy import Policy, wrap
-from grpo_train.preflight import self_test
-from grpo_train.rollout import Rollouts, Sampling, row_seeds
-from grpo_train.update import Batch, Updater
+from grpo_train.engines.native import NativeEngine
+from grpo_train.model.cuda_graphs import Replays
+from grpo_train.model.policy import Policy, wrap
+from grpo_train.objective.packing import batch_logprobs, pack
+from grpo_train.objective.update import Batch, Updater
+from grpo_train.rollouts import Rollouts, Sampling, row_seeds
+from grpo_train.run.preflight import self_test
 
 SHAPES: dict[str, dict[str, int]] = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "heads": 14},

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from grpo_rewards.rules import language
+from grpo_rewards.rules.language import detection
 
 Rows = list[dict[str, Any]]
 Estimator = Callable[[str, str], float | None]
@@ -139,13 +139,13 @@ def speed(rows: Rows) -> dict[str, float]:
     texts = thoughts(rows)
     whole = whole_text()
     for text in texts:
-        language.share(text, "en")  # words and tables are warm, as after the first batch
-    functions = {"new": language.share, "repeated": language.share, "whole text": whole}
+        detection.share(text, "en")  # words and tables are warm, as after the first batch
+    functions = {"new": detection.share, "repeated": detection.share, "whole text": whole}
     found: dict[str, list[float]] = {kind: [] for kind in functions}
     for turn in range(5):
         fresh = [re.sub(r"([.!?。！？])", rf" {'xyzuvw'[turn]}\1", text) for text in texts]
         for kind, function in functions.items():
-            language.analyse.cache_clear()
+            detection.analyse.cache_clear()
             start = time.process_time()
             for text in fresh:
                 function(text, "en")
@@ -158,9 +158,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     data = parser.parse_args().data
     mixed, single = read(data / "mixed_dev.jsonl.gz"), read(data / "langid_dev.jsonl.gz")
-    language.share(mixed[0]["text"], "en")  # tables are loaded once
+    detection.share(mixed[0]["text"], "en")  # tables are loaded once
     result: dict[str, Any] = {"benchmark": "language"}
-    for name, estimate in {"ours": language.share, **rivals()}.items():
+    for name, estimate in {"ours": detection.share, **rivals()}.items():
         row = quality(mixed, estimate)
         if not result.get("ours"):
             print(f"{'':27}" + "".join(f"{key:>14}" for key in row))
@@ -168,7 +168,7 @@ def main() -> None:
         result[name] = {key: round(value, 4) for key, value in row.items()}
     for kind in ("sentence", "word-pair"):
         rows = [row for row in single if row["kind"] == kind]
-        right = float(np.mean([language.detect(row["text"]) == row["lang"] for row in rows]))
+        right = float(np.mean([detection.detect(row["text"]) == row["lang"] for row in rows]))
         print(f"detect, {kind}: {right:.3f} of {len(rows)} right")
         result[f"detect {kind}"] = round(right, 4)
     result |= {key: round(value) for key, value in speed(mixed).items()}

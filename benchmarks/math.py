@@ -27,8 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grpo_rewards.grade import grade_batch
-from grpo_rewards.rules.equal import compile_gold
+from grpo_rewards.rules.math.equality import compile_gold
+from grpo_rewards.scoring.grading import grade_batch
 
 Row = dict[str, Any]
 CHUNK = 512  # a scorer's batch
@@ -143,7 +143,7 @@ def start_up() -> dict[str, float]:
     """Seconds of `import grpo_rewards` beyond Python's own, and MB after a first pair."""
     program = (
         "import time; t = time.perf_counter(); import grpo_rewards; s = time.perf_counter() - t\n"
-        "from grpo_rewards.grade import grade; grade('x^2', r'\\frac{x^3}{x}')\n"
+        "from grpo_rewards.scoring.grading import grade; grade('x^2', r'\\frac{x^3}{x}')\n"
         "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "print(s, int(peak.split()[1]) / 1024)"  # ru_maxrss would count the parent's memory
     )

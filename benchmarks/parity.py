@@ -60,7 +60,7 @@ def make_start(folder: Path) -> None:
     """The demo's policy and prompts, once."""
     if (folder / "start").exists():
         return
-    from grpo_train.tiny import TinyConfig, make_tiny
+    from grpo_train.demo import TinyConfig, make_tiny
 
     make_tiny(TinyConfig(), folder, 0)
 
@@ -82,8 +82,8 @@ def run_child(side: str, seed: int, options: argparse.Namespace) -> list[float]:
 def run_ours(folder: Path, seed: int, steps: int) -> list[float]:
     """Our loop."""
     from grpo_train.config import build_config
+    from grpo_train.demo import ruleset_path
     from grpo_train.session import start
-    from grpo_train.tiny import ruleset_path
     from grpo_train.train import train_step
 
     config = build_config(
@@ -115,7 +115,7 @@ def run_trl(folder: Path, seed: int, steps: int) -> list[float]:
     from trl import GRPOConfig, GRPOTrainer
 
     import grpo_rewards as gr
-    from grpo_train.tiny import ruleset_path
+    from grpo_train.demo import ruleset_path
 
     torch.set_num_threads(1)
     scorer = gr.load(ruleset_path())

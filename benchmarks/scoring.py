@@ -41,8 +41,8 @@ from typing import Any
 import numpy as np
 
 import grpo_rewards as gr
-from grpo_rewards.offline import score_file
-from grpo_rewards.parallel import Engine, Processes
+from grpo_rewards.data.file_scoring import score_file
+from grpo_rewards.data.processes import Engine, Processes
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 GROUP, BATCH = 8, 512
@@ -261,7 +261,7 @@ def report_race(costs: dict[str, list[tuple[float, float]]], agreement: Any) -> 
 
 PROGRAM = """
 import sys
-from grpo_rewards.cli import main
+from grpo_rewards.cli.main import main
 try:
     main()
 finally:
@@ -370,7 +370,7 @@ def on_ray(problems: list[tuple[list[str], str]], size: int) -> dict[str, Any]:
     except ImportError as error:
         print(f"without Ray: {error}")
         return {}
-    from grpo_rewards.distributed import RayEngine
+    from grpo_rewards.data.ray_data import RayEngine
 
     seconds: dict[str, list[float]] = {"processes": [], "ray": []}
     with tempfile.TemporaryDirectory() as folder, gr.loads(PLAIN) as scorer:

@@ -65,7 +65,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=6400)
     count = options.parse_args().rows
-    code = "from grpo_rewards.cli import main; main()"
+    code = "from grpo_rewards.cli.main import main; main()"
     command = [sys.executable, "-c", code, "serve", str(RULESET), "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None

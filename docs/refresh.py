@@ -2,8 +2,8 @@
 
     .venv/bin/python docs/refresh.py
 
-tests/test_docs.py holds the pages to what is printed; this brings them up to date after a change
-that was meant.
+tests/project/test_docs.py holds the pages to what is printed; this brings them up to date
+after a change that was meant.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _with(block: re.Match[str], part: str, text: str) -> str:
 
 
 def _command(command: str) -> str:
-    from grpo_rewards.cli import app
+    from grpo_rewards.cli.main import app
 
     return CliRunner().invoke(app, shlex.split(command)[2:]).output.strip()
 

@@ -7,21 +7,8 @@ scores = scorer(completion=["16 - 7 = 9\\n#### 9"], gold=["9"])
 scores.reward, scores["correct"], scores.status["correct"], scores.to_frame()
 """
 
-from grpo_rewards.build import (
-    case,
-    json_format,
-    lark_format,
-    param,
-    regex_format,
-    schedule,
-    tags_format,
-    where,
-)
-from grpo_rewards.build import (
-    column as col,
-)
-from grpo_rewards.checks import CheckResult, Checks
 from grpo_rewards.columns import Column, Outcome, Span, Status
+from grpo_rewards.compiler.externs import rule
 from grpo_rewards.errors import (
     BatchError,
     Finding,
@@ -33,10 +20,8 @@ from grpo_rewards.errors import (
     RulesetSyntaxError,
     RulesetTypeError,
 )
-from grpo_rewards.expr import Expr, Ruleset
-from grpo_rewards.extern import rule
-from grpo_rewards.grade import Grade, check_golds, compile_gold, grade, grade_batch
-from grpo_rewards.namespaces import (
+from grpo_rewards.report.page import Report, ReportRow
+from grpo_rewards.rules.namespaces import (
     abs,
     clamp,
     completion,
@@ -63,10 +48,25 @@ from grpo_rewards.namespaces import (
     text,
     truncated,
 )
-from grpo_rewards.parse import parse
-from grpo_rewards.report import Report, ReportRow
-from grpo_rewards.scorer import Scorer, compile, load, loads
-from grpo_rewards.scores import Scores
+from grpo_rewards.scoring.dataset_checks import CheckResult, Checks
+from grpo_rewards.scoring.grading import Grade, check_golds, compile_gold, grade, grade_batch
+from grpo_rewards.scoring.scorer import Scorer, compile, load, loads
+from grpo_rewards.scoring.scores import Scores
+from grpo_rewards.syntax.builders import (
+    case,
+    json_format,
+    lark_format,
+    param,
+    regex_format,
+    schedule,
+    tags_format,
+    where,
+)
+from grpo_rewards.syntax.builders import (
+    column as col,
+)
+from grpo_rewards.syntax.parser import parse
+from grpo_rewards.syntax.tree import Expr, Ruleset
 from grpo_rewards.types import Interval
 
 __all__ = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from grpo_rewards.frames import score_frame
-from grpo_rewards.scorer import Scorer
+from grpo_rewards.data.frames import score_frame
+from grpo_rewards.scoring.scorer import Scorer
 
 
 @pd.api.extensions.register_dataframe_accessor("grpo")

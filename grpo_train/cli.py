@@ -163,8 +163,8 @@ def evaluate_command(
 @app.command()
 def show(folder: Run, as_json: Json = False) -> None:
     """A run's metrics at its start and its end, its alarms, and its last samples."""
-    from grpo_train.alarms import Alarm
-    from grpo_train.record import Record
+    from grpo_train.run.alarms import Alarm
+    from grpo_train.run.record import Record
 
     record = Record(folder)
     rows = record.read()
@@ -200,8 +200,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Make a tiny policy and its task on the spot, train it, and show accuracy before and after."""
+    from grpo_train.demo import TinyConfig, demo_config, make_tiny
     from grpo_train.session import start
-    from grpo_train.tiny import TinyConfig, demo_config, make_tiny
 
     started = time.perf_counter()
     _quiet()
@@ -262,7 +262,7 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
 
 def _rehearse(session: Any, *, as_json: bool) -> None:
     """The first batch with its scores, and nothing written."""
-    from grpo_train.batch import sample_batch
+    from grpo_train.rollout_batch import sample_batch
 
     for note in session.notes:
         console.print(note, markup=False, highlight=False)

@@ -90,7 +90,7 @@ class EngineConfig(Section, frozen=True):
 
 
 class Advantage(Section, frozen=True):
-    """reward → advantage (grpo_train/advantage.py has the papers)."""
+    """reward → advantage (grpo_train/objective/advantage.py has the papers)."""
 
     method: Literal[
         "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
@@ -106,7 +106,7 @@ class Advantage(Section, frozen=True):
 
 
 class Loss(Section, frozen=True):
-    """advantage → objective (grpo_train/loss.py has the papers)."""
+    """advantage → objective (grpo_train/objective/loss.py has the papers)."""
 
     kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
     """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
@@ -208,7 +208,7 @@ class Save(Section, frozen=True):
 
 
 class Alarms(Section, frozen=True):
-    """When a run says that something goes wrong (grpo_train/alarms.py)."""
+    """When a run says that something goes wrong (grpo_train/run/alarms.py)."""
 
     window: int = 10
     """Rollout batches that are compared with as many earlier ones."""

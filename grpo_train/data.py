@@ -14,7 +14,7 @@ import torch
 
 from grpo_train.config import Data
 from grpo_train.errors import DataError
-from grpo_train.policy import Policy
+from grpo_train.model.policy import Policy
 
 HUB = "hf:"
 SHOWN = 3  # bad rows that an error names

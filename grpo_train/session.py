@@ -12,21 +12,18 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.alarms import Alarm, evidence
 from grpo_train.config import Config, Optim, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
+from grpo_train.engines.native import NativeEngine
 from grpo_train.errors import CheckpointError, ConfigError, DataError
-from grpo_train.evaluate import Evaluation, evaluate
-from grpo_train.lora import add_lora
-from grpo_train.native import NativeEngine
-from grpo_train.pack import Layout
-from grpo_train.policy import Policy, frozen_copy, load_policy
-from grpo_train.preflight import choose_checkpointing, memory_advice, memory_plan, self_test
-from grpo_train.record import Record
-from grpo_train.rollout import Engine, Sampling
-from grpo_train.score import Moment, Scored, load_scorer, without_reward
-from grpo_train.state import (
+from grpo_train.model.lora import add_lora
+from grpo_train.model.policy import Policy, frozen_copy, load_policy
+from grpo_train.objective.packing import Layout
+from grpo_train.objective.update import Batch, Updater
+from grpo_train.rollouts import Engine, Sampling
+from grpo_train.run.alarms import Alarm, evidence
+from grpo_train.run.checkpoint import (
     Progress,
     list_checkpoints,
     read_buffer,
@@ -36,7 +33,10 @@ from grpo_train.state import (
     save_checkpoint,
     save_weights,
 )
-from grpo_train.update import Batch, Updater
+from grpo_train.run.evaluate import Evaluation, evaluate
+from grpo_train.run.preflight import choose_checkpointing, memory_advice, memory_plan, self_test
+from grpo_train.run.record import Record
+from grpo_train.scoring import Moment, Scored, load_scorer, without_reward
 
 #: Fields that a resumed run may change and still be the same run up to rounding; `steps` too, where
 #: the learning rate does not depend on it.

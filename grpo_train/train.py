@@ -24,13 +24,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from grpo_train.alarms import Alarm, raised
-from grpo_train.batch import make_batch
 from grpo_train.config import Config
 from grpo_train.errors import DivergenceError
+from grpo_train.objective.update import learning_rate
+from grpo_train.rollout_batch import make_batch
+from grpo_train.run.alarms import Alarm, raised
+from grpo_train.run.signals import stop_signals
 from grpo_train.session import Session, evaluate_session, export, save
-from grpo_train.signals import stop_signals
-from grpo_train.update import learning_rate
 
 OnStep = Callable[[int, dict[str, float]], None]
 OnAlarm = Callable[[Alarm], None]

@@ -6,12 +6,9 @@ scored = dataset.map(gr.load("rulesets/gsm8k.reward").as_map(), batched=True)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import refuse_groups
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
+from grpo_rewards.adapters.base import BatchScorer, refuse_groups
 
 
 class MapFunction:
@@ -24,7 +21,11 @@ class MapFunction:
     """
 
     def __init__(
-        self, scorer: Scorer, *, columns: Mapping[str, str] | None = None, group: str | None = None
+        self,
+        scorer: BatchScorer,
+        *,
+        columns: Mapping[str, str] | None = None,
+        group: str | None = None,
     ) -> None:
         if group is None:
             refuse_groups(

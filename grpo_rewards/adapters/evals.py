@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import bound, columns_of, records, refuse_groups
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
+from grpo_rewards.adapters.base import BatchScorer, bound, columns_of, records, refuse_groups
 
 FIX = "score the log afterwards: grpo-rewards score RULESET LOG.jsonl --group COLUMN"
 
@@ -22,7 +19,7 @@ FIX = "score the log afterwards: grpo-rewards score RULESET LOG.jsonl --group CO
 class LMEvalResults:
     """`process_results(doc, results)`: scores of the first result by name, without null ones."""
 
-    def __init__(self, scorer: Scorer, *, gold: str | None = None) -> None:
+    def __init__(self, scorer: BatchScorer, *, gold: str | None = None) -> None:
         refuse_groups(scorer, "lm-eval scores one document at a time", FIX)
         self.__name__ = "process_results"
         self._scorer = scorer
@@ -38,7 +35,7 @@ class LMEvalResults:
         return {name: value for name, value in row.items() if value is not None}
 
 
-def inspect_scorer(scorer: Scorer) -> Any:
+def inspect_scorer(scorer: BatchScorer) -> Any:
     """An Inspect scorer: a value per named score and the reward, each with its mean and stderr."""
     refuse_groups(scorer, "Inspect scores one sample at a time", FIX)
     kit: Any = importlib.import_module("inspect_ai.scorer")

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import bound, records, refuse_groups, refuse_input
+from grpo_rewards.adapters.base import BatchScorer, bound, records, refuse_groups, refuse_input
 from grpo_rewards.errors import BatchError
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
 
 #: What ends a turn in the templates of common models.
 TURN_ENDS = (
@@ -40,7 +37,7 @@ class OpenRLHFReward:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: BatchScorer,
         *,
         gold: str = "gold",
         on_null: float = 0.0,

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import refuse_groups, refuse_input
-from grpo_rewards.adapters.linear import weights_of
+from grpo_rewards.adapters.base import BatchScorer, refuse_groups, refuse_input
+from grpo_rewards.adapters.weighted_sum import weights_of
 from grpo_rewards.errors import BatchError
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
 
 Values = list[float | None]
 
@@ -36,7 +33,7 @@ class TRLReward:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: BatchScorer,
         *,
         num_generations: int | None = None,
         columns: Mapping[str, str] | None = None,

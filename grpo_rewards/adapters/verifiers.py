@@ -11,12 +11,9 @@ class Sum(vf.Task[SumData]):                                        # verifiers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import bound, columns_of, records, refuse_groups
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
+from grpo_rewards.adapters.base import BatchScorer, bound, columns_of, records, refuse_groups
 
 
 class VerifiersReward:
@@ -26,7 +23,7 @@ class VerifiersReward:
     rollouts of a prompt. verifiers knows no null: a null value is `on_null`.
     """
 
-    def __init__(self, scorer: Scorer, *, gold: str = "gold", on_null: float = 0.0) -> None:
+    def __init__(self, scorer: BatchScorer, *, gold: str = "gold", on_null: float = 0.0) -> None:
         self._scorer = scorer
         self._gold = gold
         self._on_null = on_null

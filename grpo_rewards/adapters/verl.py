@@ -11,13 +11,17 @@ group's advantages are 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grpo_rewards.adapters.common import bound, columns_of, records, refuse_groups, refuse_input
+from grpo_rewards.adapters.base import (
+    BatchScorer,
+    bound,
+    columns_of,
+    records,
+    refuse_groups,
+    refuse_input,
+)
 from grpo_rewards.errors import BatchError
-
-if TYPE_CHECKING:
-    from grpo_rewards.scorer import Scorer
 
 Row = Mapping[str, Any]
 
@@ -31,7 +35,12 @@ class VerlReward:
     """
 
     def __init__(
-        self, scorer: Scorer, *, gold: str = "gold", group: str | None = None, on_null: float = 0.0
+        self,
+        scorer: BatchScorer,
+        *,
+        gold: str = "gold",
+        group: str | None = None,
+        on_null: float = 0.0,
     ) -> None:
         if group is None:
             refuse_groups(

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_rewards.columns import Column
-from grpo_rewards.rules.arithmetic import strict
 from grpo_rewards.rules.group import fraction_zero_std
+from grpo_rewards.rules.nulls import strict
 
 Groups = npt.NDArray[np.int64] | None
 

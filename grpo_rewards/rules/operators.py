@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from grpo_rewards.catalog import ColumnKernel, RangeRule, Rule, rule
-from grpo_rewards.rules import arithmetic as a
+from grpo_rewards.rules import nulls as a
+from grpo_rewards.rules.rule import ColumnKernel, RangeRule, Rule, rule
 from grpo_rewards.types import EVERYTHING, UNIT, Interval
 
 Options = Mapping[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_PATTERN_CHARS, MAX_REPETITION_CHARS, MAX_REPETITION_UNITS
-from grpo_rewards.rules.scripts import UNIT
+from grpo_rewards.rules.language.scripts import UNIT
 
 _FLAGS = {"i": "case_sensitive", "s": "dot_nl", "m": "one_line"}
 

@@ -6,12 +6,12 @@ import importlib.util
 from pathlib import Path
 
 from grpo_train.config import Config
-from grpo_train.engines.batching import BatchingEngine
+from grpo_train.engines.continuous_batching import BatchingEngine
+from grpo_train.engines.native import NativeEngine
 from grpo_train.engines.server import ServerEngine
 from grpo_train.engines.vllm import VllmEngine
-from grpo_train.native import NativeEngine
-from grpo_train.policy import Policy
-from grpo_train.rollout import Engine
+from grpo_train.model.policy import Policy
+from grpo_train.rollouts import Engine
 
 
 def open_engine(config: Config, policy: Policy, folder: Path, longest_prompt: int) -> Engine:

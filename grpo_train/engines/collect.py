@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from grpo_train.errors import EngineError
-from grpo_train.rollout import Rollouts, Sampling
+from grpo_train.rollouts import Rollouts, Sampling
 
 
 class Completion(NamedTuple):

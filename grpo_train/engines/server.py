@@ -22,8 +22,8 @@ from torch import Tensor
 from grpo_train import distributed
 from grpo_train.engines.collect import Completion, check_sampling, collect
 from grpo_train.errors import EngineError
-from grpo_train.policy import Policy
-from grpo_train.rollout import Done, Rollouts, Sampling
+from grpo_train.model.policy import Policy
+from grpo_train.rollouts import Done, Rollouts, Sampling
 
 PARALLEL = 128  # requests at a time; the server batches them
 TIMEOUT_S = 1800  # of one completion: a long one behind many others

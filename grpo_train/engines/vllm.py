@@ -17,8 +17,8 @@ from grpo_train import distributed
 from grpo_train.config import EngineConfig
 from grpo_train.engines.collect import Completion, check_sampling, collect
 from grpo_train.errors import ConfigError
-from grpo_train.policy import Policy
-from grpo_train.rollout import Done, Rollouts, Sampling
+from grpo_train.model.policy import Policy
+from grpo_train.rollouts import Done, Rollouts, Sampling
 
 
 class VllmEngine:

@@ -1,0 +1,272 @@
+"""What a ruleset means: a graph of typed nodes in which equal expressions are one node.
+
+Nodes are numbered so that arguments come before their users; every walk is a loop over numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpo_rewards.errors import Place
+from grpo_rewards.limits import MAX_RANGE_ATOMS, MAX_RANGE_WORK
+from grpo_rewards.rules.rule import Rule
+from grpo_rewards.syntax.tree import NOWHERE
+from grpo_rewards.types import EVERYTHING, UNIT, Interval, Level, Type, union
+
+#: Operators that decide per row which of their arguments are needed at all.
+LAZY = ("if", "and", "or", "??")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One op of the graph. `options` hold constants; `place` is where it was first written."""
+
+    op: str  # const, input, if, and, or, ??, settle, or a rule's name (a user's own: its identity)
+    args: tuple[int, ...]
+    options: tuple[tuple[str, Any], ...]
+    type: Type
+    interval: Interval = EVERYTHING
+    level: Level = Level.CONST
+    cost: int = 0
+    rule: Rule | None = None
+    place: Place = NOWHERE
+
+    def option(self, name: str) -> Any:
+        return dict(self.options)[name]
+
+    @property
+    def title(self) -> str:
+        """The op as a reader knows it."""
+        return self.rule.name if self.rule is not None else self.op
+
+    @property
+    def value(self) -> Any:
+        """The value of a const node."""
+        return self.option("value")
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """A column that a ruleset reads: names to try in order, and what stands where none is bound."""
+
+    name: str
+    type: Type
+    sources: tuple[str, ...]
+    has_default: bool = False
+    default: Any = None
+    level: Level = Level.PROMPT
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that may be bound to it, in the order they are tried."""
+        return tuple(dict.fromkeys((*self.sources, self.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class TestCase:
+    """A `test` block: rows of columns, and the conditions as nodes with their text."""
+
+    __test__ = False
+    name: str
+    rows: tuple[Mapping[str, Any], ...]
+    expects: tuple[tuple[int, str, Place], ...]
+    is_group: bool
+    each_from: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class AttackCase:
+    """An `attack` statement: families of hacks, and what must hold of each as a node."""
+
+    families: tuple[str, ...]
+    expect: int
+    text: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCase:
+    """A `check` statement: its condition as a node, and the values over the whole dataset that it
+    rests on, as nodes with their text."""
+
+    name: str
+    condition: int
+    text: str
+    parts: tuple[tuple[int, str], ...]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A ruleset's policy. `on_error` maps an error's label to a value, None (null) or "lowest"."""
+
+    timeout_s: float = 2.0
+    limit_chars: int = 0  # 0: limits.MAX_TEXT_CHARS
+    seed: int = 0
+    on_error: tuple[tuple[str, float | str | None], ...] = ()
+
+
+@dataclass(slots=True)
+class Graph:
+    """The checked ruleset. `scores` maps names to nodes in the file's order, `reward` is a node."""
+
+    name: str = "ruleset"
+    nodes: list[Node] = field(default_factory=list)
+    scores: dict[str, int] = field(default_factory=dict)
+    reward: int = -1
+    inputs: dict[str, InputSpec] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    tests: list[TestCase] = field(default_factory=list)
+    attacks: list[AttackCase] = field(default_factory=list)
+    checks: list[CheckCase] = field(default_factory=list)
+    ranges: dict[str, Interval] = field(default_factory=dict)
+    names: dict[str, Any] = field(default_factory=dict)  # to a node, a function, or a rule
+    _ids: dict[Any, int] = field(default_factory=dict)
+
+    def add(self, node: Node) -> int:
+        """The number of the node, an equal one's where there is one."""
+        key = (node.op, node.args, node.options, str(node.type))
+        known = self._ids.get(key)
+        if known is None:
+            known = self._ids[key] = len(self.nodes)
+            self.nodes.append(node)
+        return known
+
+    def __getitem__(self, number: int) -> Node:
+        return self.nodes[number]
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """The named outputs: every score, then the reward."""
+        return {**self.scores, "reward": self.reward}
+
+    def reachable(self, roots: Iterable[int]) -> list[int]:
+        """The numbers of all nodes that the roots rest on, arguments first."""
+        needed: set[int] = set()
+        stack = list(roots)
+        while stack:
+            number = stack.pop()
+            if number not in needed:
+                needed.add(number)
+                stack.extend(self.nodes[number].args)
+        return sorted(needed)
+
+    def inputs_of(self, roots: Iterable[int]) -> tuple[str, ...]:
+        """The input columns that the roots read, in the order of first use."""
+        nodes = (self.nodes[number] for number in self.reachable(roots))
+        return tuple(node.option("name") for node in nodes if node.op == "input")
+
+    def hash(self) -> str:
+        """SHA-256 over what the scores and the reward mean, as hex.
+
+        Comments, white space, unused statements, tests and the order of commutative operands do
+        not change it; every weight, format, option, param, input default and policy does.
+        """
+        digests: dict[int, str] = {}
+        for number in self.reachable(self.columns.values()):
+            node = self.nodes[number]
+            args = [digests[arg] for arg in node.args]
+            if node.op in ("and", "or") or (node.rule is not None and node.rule.commutes):
+                args.sort()
+            options = [[name, _identity(value)] for name, value in sorted(node.options)]
+            if node.op == "input":
+                spec = self.inputs[node.option("name")]
+                options.append(["input", _identity((spec.sources, spec.has_default, spec.default))])
+            digests[number] = _digest([node.op, args, options, str(node.type)])
+        named = {name: digests[number] for name, number in self.columns.items()}
+        settings = [self.settings.timeout_s, self.settings.limit_chars, self.settings.seed]
+        return _digest([sorted(named.items()), settings, sorted(self.settings.on_error)])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """A constant as JSON that tells 1 from true and from "1"; formats say who they are."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return [type(value).__name__, value]
+    if isinstance(value, int | float):
+        return ["num", float(value).hex()]
+    if isinstance(value, list | tuple):
+        return ["list", [_identity(item) for item in value]]
+    return ["format", value.identity]
+
+
+# Ranges
+
+
+def tight_interval(graph: Graph, root: int) -> Interval:
+    """The range of a number, sharper than node by node: booleans that occur in several places are
+    assumed true, then false, everywhere at once, and the union is taken.
+
+    So `correct - (1 - correct)` lies in -1..1 and `a + w * b * a` reaches its bound only once.
+    """
+    order = graph.reachable([root])
+    atoms = _shared_atoms(graph, order)
+    while atoms and len(order) * 2 ** len(atoms) > MAX_RANGE_WORK:
+        atoms.pop()
+    results = []
+    for truths in itertools.product((0.0, 1.0), repeat=len(atoms)):
+        assumed = {atom: Interval(t, t) for atom, t in zip(atoms, truths, strict=True)}
+        results.append(_intervals(graph, order, assumed)[root])
+    return union(results)
+
+
+def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
+    """Boolean nodes that are used in more than one place."""
+    uses: dict[int, int] = {}
+    for number in order:
+        for arg in graph[number].args:
+            uses[arg] = uses.get(arg, 0) + 1
+    shared = (n for n in order if graph[n].type.kind == "bool" and uses.get(n, 0) > 1)
+    return [n for n in shared if graph[n].op not in ("const", "not")][:MAX_RANGE_ATOMS]
+
+
+def _intervals(
+    graph: Graph, order: Sequence[int], assumed: Mapping[int, Interval]
+) -> dict[int, Interval]:
+    """The interval of every node under assumptions about some; what follows from the arguments
+    stands above an assumption, so that assumptions cannot contradict each other."""
+    found: dict[int, Interval] = {}
+    for number in order:
+        node = graph[number]
+        if node.rule is not None and node.rule.level == Level.GROUP:
+            found[number] = node.interval  # what is assumed of this row says nothing of the others
+            continue
+        inferred = node_interval(node, [found[arg] for arg in node.args])
+        found[number] = inferred if inferred.is_point else assumed.get(number, inferred)
+    return found
+
+
+def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
+    """The interval of one node from those of its arguments; whole ones for what is no number."""
+    if not node.type.is_numeric:
+        return EVERYTHING
+    match node.op:
+        case "const" | "input":
+            return node.interval
+        case "if":
+            condition, yes, no = args
+            if condition.is_point:
+                return yes if condition.lo else no
+            return yes.union(no)
+        case "and":
+            return Interval(min(args[0].lo, args[1].lo), min(args[0].hi, args[1].hi))
+        case "or":
+            return Interval(max(args[0].lo, args[1].lo), max(args[0].hi, args[1].hi))
+        case "??":
+            return args[0].union(args[1])
+        case "settle":
+            values = [v for _, v in node.option("on_error") if isinstance(v, int | float)]
+            return union([args[0], *(Interval(v, v) for v in values)])
+    assert node.rule is not None
+    result = node.rule.range(args, dict(node.options))
+    return UNIT if node.type.kind == "bool" and not UNIT.covers(result) else result

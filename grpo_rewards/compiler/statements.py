@@ -1,0 +1,556 @@
+"""Ruleset → Graph: names resolved, types, ranges and levels inferred, equal ops made one; lints.
+
+Statements are checked in order, each on its own: one run reports everything that is wrong. A name
+is defined above its first use, so nothing can be circular. Rule calls and operators are lowered in
+`lower.py`; this file holds the statements: one short method a kind, over one state, so it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any
+
+from grpo_rewards.compiler.expressions import AMBIENT, Function, Lowering, Problem, nearest
+from grpo_rewards.compiler.externs import as_rule
+from grpo_rewards.compiler.graph import (
+    AttackCase,
+    CheckCase,
+    Graph,
+    InputSpec,
+    Settings,
+    TestCase,
+    tight_interval,
+)
+from grpo_rewards.errors import Finding, Place, RulesetError
+from grpo_rewards.rules.attack_families import FAMILIES
+from grpo_rewards.rules.catalog import CATALOG
+from grpo_rewards.rules.format import matching as formats
+from grpo_rewards.rules.rule import parse_type
+from grpo_rewards.syntax import tree as x
+from grpo_rewards.syntax.parser import Parsed, parse_expr_text
+from grpo_rewards.types import ANY, INPUT_KINDS, UNIT, Interval, Level, Type, show_number
+
+#: Inputs that differ between the completions of one prompt.
+ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
+
+#: What a policy may say → how its value is kept.
+ERRORS = ("error", "timeout", "too_large", "failed")
+
+#: Types that a user's own rule may return.
+RETURN_KINDS = ("num", "bool", "text")
+
+# Hints for a score of a type that no score can have.
+_TO_NUMBER = {
+    "text": "compare it, or measure it: math.equal(…, gold), text.length(…)",
+    "chat": "compare it, or measure it: math.equal(extract.boxed(…), gold), text.length(…)",
+    "match": "take its `.ok` or its `.credit`",
+    "format": "match it: match(name, completion).ok",
+}
+
+
+def check(
+    parsed: Parsed,
+    *,
+    params: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Any] | None = None,
+) -> tuple[Graph, list[Finding]]:
+    """The graph of a ruleset and everything there is to say about it, in the file's order.
+
+    Where a finding is an error the graph is incomplete and must not be scored. `params` overrides
+    declared params, as `--set` does. `functions` holds those of `extern` statements, by target, by
+    the time that the graph is run.
+    """
+    functions = {} if functions is None else functions
+    lowering = Lowering(Graph(name=_name(parsed)), functions)
+    checker = _Checker(parsed, dict(params or {}), lowering)
+    checker.run()
+    checker.graph.names = dict(lowering.names)
+    findings = [*parsed.findings, *checker.findings]
+    return checker.graph, sorted(findings, key=lambda finding: finding.place.start)
+
+
+def checked(
+    parsed: Parsed,
+    *,
+    params: Mapping[str, Any] | None = None,
+    functions: Mapping[str, Any] | None = None,
+) -> Graph:
+    """The graph; RulesetError with every finding where there is an error."""
+    graph, findings = check(parsed, params=params, functions=functions)
+    if any(finding.severity == "error" for finding in findings):
+        raise RulesetError.of(parsed.source, findings)
+    return graph
+
+
+def _name(parsed: Parsed) -> str:
+    """What the ruleset calls itself, else its file without the ending."""
+    declared = parsed.ruleset.of(x.RulesetDecl)
+    return declared[0].name if declared else PurePath(parsed.source.name).stem or "ruleset"
+
+
+class _Checker:
+    """One pass over the statements. Finished names live in `self.lowering.names`."""
+
+    def __init__(self, parsed: Parsed, overrides: dict[str, Any], lowering: Lowering) -> None:
+        self.parsed = parsed
+        self.overrides = overrides
+        self.findings: list[Finding] = []
+        self.lowering = lowering
+        self.graph = self.lowering.graph
+        self.lowering.broken |= parsed.broken
+        self.declared: dict[str, x.Statement] = {}
+
+    def run(self) -> None:
+        policies = self.parsed.ruleset.of(x.Policy)
+        for policy in policies:  # it rules over every score, wherever it stands
+            self._guard(policy, self.on_policy)
+        self._once(policies, "policy")
+        for statement in self.parsed.ruleset.statements:
+            handler = self._handlers().get(type(statement))
+            if handler is not None:
+                self._guard(statement, handler)
+        self._check_reward()
+        for test in self.parsed.ruleset.of(x.Test):
+            self._guard(test, self.on_test)
+        for attack in self.parsed.ruleset.of(x.Attack):
+            self._guard(attack, self.on_attack)
+        for check in self.parsed.ruleset.of(x.Check):
+            self._guard(check, self.on_check)
+        self._check_overrides()
+        self._lint_unused()
+
+    def _handlers(self) -> dict[type[x.Statement], Callable[[Any], None]]:
+        """What checks a statement of each kind, in file order; tests come after the reward."""
+        return {
+            x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
+            x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
+            x.Import: self.on_import, x.Extern: self.on_extern,
+        }  # fmt: skip
+
+    # Reporting
+
+    def _report(self, code: str, message: str, place: Place, hint: str = "") -> None:
+        self.findings.append(Finding(code, message, place, hint))
+
+    def _warn(self, code: str, message: str, place: Place, hint: str = "") -> None:
+        self.findings.append(Finding(code, message, place, hint, "warning"))
+
+    def _guard(self, statement: x.Statement, handler: Callable[[Any], None]) -> None:
+        """Check one statement; what goes wrong is a finding, and its name counts as broken."""
+        try:
+            handler(statement)
+        except Problem as problem:
+            if problem.finding is not None:
+                self.findings.append(problem.finding)
+            name = getattr(statement, "name", None)
+            if name and not isinstance(statement, x.Test):
+                self.lowering.broken.add(name)
+            if isinstance(statement, x.Reward):
+                self.lowering.broken.add("reward")
+        self.findings += self.lowering.take_lints()
+
+    def _declare(self, name: str, statement: x.Statement) -> None:
+        """Refuse a second statement of one name."""
+        if name in self.declared:
+            raise Problem("N02", f"`{name}` is declared twice", statement.place, "rename one")
+        if name == "reward":
+            raise Problem("N02", "`reward` is a statement of its own", statement.place)
+        self.declared[name] = statement
+
+    def _once(self, statements: Sequence[x.Statement], what: str) -> None:
+        for extra in statements[1:]:
+            self._report("T20", f"a ruleset has one `{what}`", extra.place)
+
+    # Statements
+
+    def on_policy(self, policy: x.Policy) -> None:
+        values: dict[str, float] = {}
+        on_error: dict[str, float | str | None] = {}
+        known = ("timeout", "limit chars", "seed", *(f"on {error}" for error in ERRORS))
+        for setting in policy.settings:
+            if setting.name not in known:
+                hint = nearest(setting.name, known) or f"one of {', '.join(known)}"
+                raise Problem("N03", f"unknown setting `{setting.name}`", setting.place, hint)
+            if setting.name.startswith("on "):
+                on_error[setting.name[3:]] = self._error_value(setting)
+            else:
+                values[setting.name] = self.lowering.constant_number(setting.value)
+        if "error" in on_error:
+            on_error = {**dict.fromkeys(ERRORS[1:], on_error.pop("error")), **on_error}
+        self.graph.settings = Settings(
+            timeout_s=values.get("timeout", Settings().timeout_s),
+            limit_chars=int(values.get("limit chars", 0)),
+            seed=int(values.get("seed", 0)),
+            on_error=tuple(sorted(on_error.items())),
+        )
+
+    def _error_value(self, setting: x.Setting) -> float | str | None:
+        if isinstance(setting.value, x.Name) and setting.value.id == "lowest":
+            return "lowest"
+        if isinstance(setting.value, x.Const) and setting.value.value is None:
+            return None
+        return self.lowering.constant_number(setting.value)
+
+    def on_input(self, statement: x.Input) -> None:
+        self._declare(statement.name, statement)
+        type_ = self._type(statement.type, statement.place)
+        default = None
+        if statement.default is not None:
+            default = self.lowering.constant(statement.default)
+            self._fits(default, type_, statement.default.place)
+        level = Level.ROW if statement.name in ROW_INPUTS else Level.PROMPT
+        self.lowering.add_input(
+            InputSpec(
+                statement.name,
+                type_,
+                statement.sources or (statement.name,),
+                statement.default is not None,
+                default,
+                level,
+            ),
+            statement.place,
+        )
+
+    def _type(self, text: str, place: Place) -> Type:
+        type_ = parse_type(text)
+        kind = type_.kind
+        if kind not in INPUT_KINDS:
+            hint = nearest(kind, INPUT_KINDS) or f"one of {', '.join(INPUT_KINDS)}"
+            raise Problem("N04", f"unknown type `{text}`", place, hint)
+        return type_
+
+    def _fits(self, value: Any, type_: Type, place: Place) -> None:
+        kinds: dict[str, tuple[type, ...]] = {
+            "num": (int, float), "bool": (bool,), "text": (str,), "chat": (str,),
+        }  # fmt: skip
+        fits = value is None or isinstance(value, kinds.get(type_.kind, (object,)))
+        if not fits or (isinstance(value, bool) and type_.kind == "num"):
+            raise Problem("T01", f"the value is not of type {type_}", place)
+
+    def on_param(self, statement: x.Param) -> None:
+        self._declare(statement.name, statement)
+        type_ = self._type(statement.type, statement.place)
+        value = self.lowering.constant(statement.value)
+        place = statement.value.place
+        if statement.name in self.overrides:
+            value = self._override(statement.name, type_, place)
+        self._fits(value, type_, place)
+        interval = self._param_interval(statement, value, place)
+        self.graph.params[statement.name] = value
+        self.lowering.add_param(statement.name, value, type_, interval, statement.place)
+
+    def _override(self, name: str, type_: Type, place: Place) -> Any:
+        """A value from the caller: Python's own, or text as it stands on the command line."""
+        value = self.overrides[name]
+        if isinstance(value, str) and type_.kind != "text":
+            try:
+                value = self.lowering.constant(parse_expr_text(value))
+            except (RulesetError, Problem):
+                message = f"`{value}` is not a value for param `{name}`: {type_}"
+                raise Problem("T01", message, place) from None
+        return value
+
+    def _param_interval(self, statement: x.Param, value: Any, place: Place) -> Interval | None:
+        bounds = statement.bounds
+        if bounds is None:
+            return None
+        if isinstance(bounds, x.ListExpr):
+            choices = [self.lowering.constant(item) for item in bounds.items]
+            if value not in choices:
+                shown = ", ".join(map(str, bounds.items))
+                raise Problem("T03", f"{x.Const(value)} is none of {shown}", place)
+            return None
+        interval = self._interval(bounds)
+        if not isinstance(value, int | float) or value not in interval:
+            message = f"param `{statement.name}` = {value} lies outside {interval}"
+            raise Problem("T03", message, place)
+        return interval
+
+    def _interval(self, bounds: x.Bounds) -> Interval:
+        lo = self.lowering.constant_number(bounds.lo)
+        hi = self.lowering.constant_number(bounds.hi)
+        if lo > hi:
+            hint = f"write {show_number(hi)}..{show_number(lo)}"
+            raise Problem("T04", "the range is empty", bounds.place, hint)
+        return Interval(lo, hi)
+
+    def on_import(self, statement: x.Import) -> None:
+        """Names of another file, as `alias.name`; its own scores and reward stay behind."""
+        self._declare(statement.name, statement)
+        found = self.parsed.imports.get(statement.path)
+        if found is None:
+            hint = "imports work in files, relative to the file and inside its folder tree"
+            message = f"`{statement.path}` cannot be imported"
+            raise Problem("N10", message, statement.place, hint)
+        inner = self.lowering.nested()
+        errors = [*found.findings, *_Checker(found, {}, inner).names_only()]
+        errors = [finding for finding in errors if finding.severity == "error"]
+        if errors:
+            first = errors[0].show(found.source).splitlines()[0]
+            message = f"`{statement.path}` has {len(errors)} error(s)"
+            raise Problem("T31", message, statement.place, first)
+        self.lowering.aliases.add(statement.name)
+        for name, value in inner.names.items():
+            self.lowering.names[f"{statement.name}.{name}"] = value
+
+    def names_only(self) -> list[Finding]:
+        """Check an imported file: what it defines, not what it scores by."""
+        outer, self.graph.scores = self.graph.scores, {}
+        ranges, params = dict(self.graph.ranges), dict(self.graph.params)
+        for statement in self.parsed.ruleset.statements:
+            handler = self._handlers().get(type(statement))
+            if handler is not None and not isinstance(statement, x.Reward):
+                self._guard(statement, handler)
+        self.graph.scores, self.graph.ranges, self.graph.params = outer, ranges, params
+        return self.findings
+
+    def on_format(self, statement: x.FormatDecl) -> None:
+        self._declare(statement.name, statement)
+        options = {name: self.lowering.constant(value) for name, value in statement.options}
+        path = options.pop("file", None)
+        body = statement.body if path is None else self._format_file(statement, path)
+        start = statement.body_place.start
+        try:
+            compiled = formats.compile_format(statement.name, statement.kind, body, **options)
+        except formats.FormatError as error:
+            if path is not None:
+                line = body.count("\n", 0, error.offset) + 1
+                message = f"{path}:{line}: {error.message}"
+                raise Problem("T30", message, statement.body_place, error.hint) from None
+            place = Place(start + error.offset, start + error.offset + 1)
+            raise Problem("T30", error.message, place, error.hint) from None
+        except TypeError:
+            known = "engine, prefix, file"
+            message = f"a {statement.kind} format does not take these options"
+            raise Problem("N05", message, statement.place, f"it may take {known}") from None
+        for lint in compiled.lints:
+            offset = lint.offset if path is None else 0
+            place = Place(start + offset, start + offset + 1)
+            self.findings.append(Finding(lint.code, lint.message, place, lint.hint, lint.severity))
+        self.lowering.add_format(statement.name, compiled, statement.place)
+
+    def _format_file(self, statement: x.FormatDecl, path: Any) -> str:
+        """The text of a format that stands in a file of its own."""
+        text = self.parsed.files.get(path) if isinstance(path, str) else None
+        if text is None:
+            hint = "it is read in files, relative to the file and inside its folder tree"
+            raise Problem("N10", f"`{path}` cannot be read", statement.body_place, hint)
+        return text
+
+    def on_extern(self, statement: x.Extern) -> None:
+        """A rule of the user's own: its types and range are what it says."""
+        self._declare(statement.name, statement)
+        if statement.name in CATALOG:
+            raise Problem(
+                "N02", f"`{statement.name}` is a rule already", statement.place, "rename it"
+            )
+        for text in (*statement.params, statement.type):
+            self._type(text, statement.place)
+        returns = parse_type(statement.type)
+        if returns.kind not in RETURN_KINDS or not statement.params:
+            what = f"cannot return a {returns}" if statement.params else "takes no argument"
+            message = f"`{statement.name}` {what}"
+            raise Problem(
+                "T82", message, statement.place, "a rule makes a num, bool or text of a row"
+            )
+        if statement.bounds is not None and returns.kind != "num":
+            raise Problem("T06", f"a {returns} has no range", statement.bounds.place)
+        interval = UNIT if returns.kind == "bool" else Interval()
+        if statement.bounds is not None:
+            interval = self._interval(statement.bounds)
+        own = as_rule(statement, self.lowering.functions, interval)
+        self.lowering.names[statement.name] = own
+
+    def on_let(self, statement: x.Let) -> None:
+        self._declare(statement.name, statement)
+        if statement.params:
+            self.lowering.names[statement.name] = Function(
+                statement.name, statement.params, statement.expr, dict(self.lowering.names)
+            )
+            return
+        number = self.lowering.lower(statement.expr)
+        self._declared_range(statement.bounds, number, statement.name)
+        self.lowering.names[statement.name] = number
+
+    def on_score(self, statement: x.Score) -> None:
+        self._declare(statement.name, statement)
+        number = self._settled(statement.expr, f"score `{statement.name}`")
+        self.graph.ranges[statement.name] = self._declared_range(
+            statement.bounds, number, statement.name
+        )
+        self.graph.scores[statement.name] = number
+        self.lowering.names[statement.name] = number
+
+    def on_reward(self, statement: x.Reward) -> None:
+        number = self._settled(statement.expr, "the reward")
+        self.graph.ranges["reward"] = self._declared_range(statement.bounds, number, "reward")
+        self.graph.reward = number
+        self.lowering.names["reward"] = number
+
+    def _settled(self, expr: x.Expr, what: str) -> int:
+        """The number of a named result: a num or a bool, with the policy applied."""
+        number = self.lowering.lower(expr)
+        node = self.graph[number]
+        if not node.type.is_numeric:
+            message = f"{what} is a {node.type}; it has to be a num or a bool"
+            raise Problem("T05", message, expr.place, _TO_NUMBER.get(node.type.kind, ""))
+        self._refuse_dataset(number, expr.place)
+        return self.lowering.settle(number, self.graph.settings)
+
+    def _declared_range(self, bounds: x.Bounds | None, number: int, name: str) -> Interval:
+        """The inferred range, held against the declared one; numbers only."""
+        node = self.graph[number]
+        if not node.type.is_numeric:
+            if bounds is not None:
+                raise Problem("T06", f"a {node.type} has no range", bounds.place)
+            return Interval()
+        inferred = tight_interval(self.graph, number)
+        if bounds is None:
+            return inferred
+        declared = self._interval(bounds)
+        if not declared.covers(inferred):
+            message = f"`{name}` can reach {inferred}, outside the declared {declared}"
+            hint = f"declare in {inferred}" if inferred.is_bounded else "bound it with clamp(…)"
+            raise Problem("T07", message, bounds.place, hint)
+        loose = (declared.hi - declared.lo) - (inferred.hi - inferred.lo)
+        if loose > 1e-6 * max(1.0, declared.hi - declared.lo):
+            self._warn("W01", f"`{name}` only reaches {inferred}", bounds.place, "tighten it")
+        return inferred
+
+    def _check_reward(self) -> None:
+        rewards = self.parsed.ruleset.of(x.Reward)
+        self._once(rewards, "reward")
+        if not rewards and "reward" not in self.lowering.broken and not self.parsed.findings:
+            end = len(self.parsed.source.text.rstrip())
+            hint = "end the file with `reward = …`"
+            self._report("T21", "the ruleset has no `reward`", Place(max(end - 1, 0), end), hint)
+
+    # Tests
+
+    def on_test(self, test: x.Test) -> None:
+        if self.graph.reward < 0:
+            return  # the reward itself has a finding
+        if not test.expects:
+            raise Problem("T40", "the test expects nothing", test.place, "add an `expect` line")
+        names = dict(self.lowering.names)
+        rows = [self._test_row(row) for row in test.rows]
+        self._test_inputs(rows, test)
+        try:
+            expects = tuple(self._expect(expect) for expect in test.expects)
+        finally:
+            self.lowering.names = names
+        self.graph.tests.append(
+            TestCase(test.name, tuple(rows), expects, test.is_group, test.each_from, test.place)
+        )
+
+    def _test_row(self, row: x.Row) -> dict[str, Any]:
+        return {name: self.lowering.constant(value) for name, value in row.columns}
+
+    def _test_inputs(self, rows: Sequence[Mapping[str, Any]], test: x.Test) -> None:
+        """Columns of a test that the ruleset does not declare may still be expected of."""
+        extra = {name for row in rows for name in row}
+        if test.each_from:  # the file's columns are not known yet: any new name is one
+            written = (node for expect in test.expects for node in _walk_expect(expect))
+            extra |= {node.id for node in written if isinstance(node, x.Name)}
+        for name in sorted(extra):
+            if name not in self.lowering.names and name not in AMBIENT:
+                self.lowering.add_input(InputSpec(name, ANY, (name,)), test.place)
+
+    def _expect(self, expect: x.Expect) -> tuple[int, str, Place]:
+        condition = expect.condition
+        if expect.within is not None:
+            if not (isinstance(condition, x.Call) and condition.function == "=="):
+                raise Problem("T41", "`within` goes with `==`", expect.place)
+            left, right = condition.args
+            condition = replace(
+                x.call("<=", x.call("abs", left - right), expect.within), place=expect.place
+            )
+        number = self.lowering.lower(condition)
+        if not self.graph[number].type.is_numeric:
+            raise Problem("T42", "what is expected has to be true or false", expect.place)
+        self._refuse_dataset(number, expect.place)
+        return number, str(expect), expect.place
+
+    def on_attack(self, attack: x.Attack) -> None:
+        if self.graph.reward < 0:
+            return  # the reward itself has a finding
+        for family in attack.families:
+            if family not in FAMILIES:
+                hint = nearest(family, tuple(FAMILIES)) or f"one of {', '.join(FAMILIES)}"
+                raise Problem("N09", f"unknown attack `{family}`", attack.place, hint)
+        number, text, place = self._expect(x.Expect(attack.expect, place=attack.expect.place))
+        self.graph.attacks.append(AttackCase(attack.families, number, text, place))
+
+    # Checks of a dataset
+
+    def on_check(self, statement: x.Check) -> None:
+        if self.graph.reward < 0:
+            return  # the reward itself has a finding
+        number = self.lowering.lower(statement.condition)
+        if not self.graph[number].type.is_numeric:
+            message = "what is checked has to be true or false"
+            raise Problem("T42", message, statement.condition.place)
+        parts = self._dataset_parts(number, statement.condition)
+        self.graph.checks.append(
+            CheckCase(statement.name, number, str(statement.condition), parts, statement.place)
+        )
+
+    def _dataset_parts(self, number: int, condition: x.Expr) -> tuple[tuple[int, str], ...]:
+        """The values over the whole dataset that a condition rests on, and on nothing else."""
+        found: list[int] = []
+        stack = [number]
+        while stack:
+            node = self.graph[(at := stack.pop())]
+            if node.op == "input" or node.level == Level.GROUP:
+                hint = "put it into dataset.mean(…), dataset.fraction(…) or another dataset.* rule"
+                message = "a check is one verdict on the dataset; this is a value of each row"
+                raise Problem("T33", message, condition.place, hint)
+            if node.rule is None or node.rule.level != Level.DATASET:
+                stack += node.args
+            elif any(self.graph[arg].level == Level.DATASET for arg in node.args):
+                message = f"`{node.title}` of what itself needs the whole dataset"
+                raise Problem("T33", message, node.place, "a dataset is read once")
+            elif at not in found:
+                found.append(at)
+        if not found:
+            message = "the check does not look at the dataset"
+            raise Problem("T33", message, condition.place, "it may use the dataset.* rules")
+        texts = {self.lowering.lower(e): str(e) for e in x.walk(condition) if isinstance(e, x.Call)}
+        return tuple((n, texts.get(n, self.graph[n].title)) for n in sorted(found))
+
+    def _refuse_dataset(self, number: int, place: Place) -> None:
+        node = self.graph[number]
+        if node.level == Level.DATASET:
+            reached = (self.graph[n] for n in self.graph.reachable([number]))
+            rules = (n.title for n in reached if n.rule and n.rule.level == Level.DATASET)
+            message = f"`{next(rules)}` looks at the whole dataset"
+            raise Problem("T32", message, place, "it stands only in a `check`")
+
+    # What is left over
+
+    def _check_overrides(self) -> None:
+        for name in self.overrides:
+            if name not in self.graph.params and name not in self.lowering.broken:
+                hint = nearest(name, tuple(self.graph.params)) or "the ruleset declares none"
+                self._report("N06", f"there is no param `{name}` to set", Place(0, 1), hint)
+
+    def _lint_unused(self) -> None:
+        if any(f.severity == "error" for f in (*self.parsed.findings, *self.findings)):
+            return  # what is broken might have used it
+        used = self.lowering.used
+        kinds = {
+            x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let",
+            x.Import: "import", x.Extern: "extern",
+        }  # fmt: skip
+        for name, statement in self.declared.items():
+            kind = kinds.get(type(statement))
+            if kind and name not in used and name not in self.lowering.broken:
+                self._warn("W02", f"{kind} `{name}` is never used", statement.place)
+
+
+def _walk_expect(expect: x.Expect) -> Iterator[x.Expr]:
+    yield from x.walk(expect.condition)
+    if expect.within is not None:
+        yield from x.walk(expect.within)

@@ -1,0 +1,138 @@
+"""One row, looked into: why it got its scores, and what to mark in its completion."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from grpo_rewards.columns import Span
+from grpo_rewards.explain.row import executed, explain_row, shorten
+from grpo_rewards.rules.language import detection
+from grpo_rewards.scoring.execution import Execution
+from grpo_rewards.scoring.inputs import chat_text
+from grpo_rewards.scoring.scorer import Scorer
+
+#: start, end (in the completion, by code points), kind (foreign, fail, answer), what to say of it
+Mark = tuple[int, int, str, str]
+
+
+def look(
+    scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], list[Mark]]:
+    """Why a row got its scores, as nested records, and what to mark in its completion; `mates` are
+    the other rows of its group."""
+    why = [dataclasses.asdict(tree) for tree in explain_row(scorer, columns, mates)]
+    return why, marks(scorer, columns, mates)
+
+
+def marks(
+    scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
+) -> list[Mark]:
+    """Places in a completion: what was extracted, where a format is left, what is in another
+    language than asked for."""
+    _, execution = executed(scorer, columns, mates)
+    found: list[Mark] = []
+    for number, node in enumerate(scorer.graph.nodes):
+        if not execution.computed(number)[0]:
+            continue
+        values = [_computed(execution, arg) for arg in node.args]
+        own = _computed(execution, number)
+        if node.op == "match" and len(values) == 2:
+            found += _failure(own, values[1])
+        elif node.op == "language.share" and own is not None and own < 1:
+            found += _foreign(values)
+        elif node.op == "math.equal" and isinstance(values[0], Span):
+            found.append((values[0].start, values[0].end, "answer", "what was extracted"))
+    return sorted(set(found))
+
+
+def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How many completions leave each format for want of what, over rows of a ruleset's inputs; a
+    format that is matched against a part of an input, or that needs a deadline, is passed over."""
+    found: Counter[tuple[str, str]] = Counter()
+    graph = scorer.graph
+    matches = [
+        (graph[node.args[0]].value, graph[node.args[1]].option("name"))
+        for node in graph.nodes
+        if node.op == "match" and graph[node.args[1]].op == "input"
+    ]
+    matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
+    for row in rows if matches else ():
+        for shape, name in matches:
+            left = shape.match(text_of(row.get(name))).at
+            if left is not None:
+                found[shape.name, " or ".join(left.expected[:3]) or "nothing more"] += 1
+    return found
+
+
+def text_of(value: Any) -> str:
+    """A text or a chat as text; empty where it is neither."""
+    if isinstance(value, str):
+        return value
+    try:
+        return chat_text(value) or ""
+    except TypeError:
+        return "" if value is None else str(value)
+
+
+def completion_text(columns: Mapping[str, Any]) -> str:
+    """The completion of a row as text; "" where there is none."""
+    completion = columns.get("completion")
+    if isinstance(completion, list | tuple):
+        return chat_text(completion) or ""
+    return completion if isinstance(completion, str) else ""
+
+
+STYLES = {"foreign": "black on yellow", "fail": "white on red", "answer": "bold green"}
+
+
+def marked(text: str, found: Sequence[Mark]) -> Text:
+    """A completion as rich text, its marks in colour, what a terminal would obey written out."""
+    shown = Text()
+    edges = sorted({0, len(text), *(edge for mark in found for edge in mark[:2])})
+    for start, end in itertools.pairwise(edges):
+        kinds = [kind for left, right, kind, _ in found if left <= start and end <= right]
+        shown.append(printable(text[start:end]), style=STYLES[kinds[0]] if kinds else "")
+    return shown
+
+
+def remarks(text: str, found: Sequence[Mark]) -> list[str]:
+    """A line for each mark that finds fault: where it is, what it is, and the words there."""
+    return [
+        f"{start}..{end} {kind}: {note}: {shorten(text[start:end])!r}"
+        for start, end, kind, note in found
+        if kind != "answer"
+    ]
+
+
+def printable(text: str) -> str:
+    """A text with what cannot be seen (controls, directions, lone surrogates) as escapes."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t\u3000" else repr(char)[1:-1] for char in text
+    )
+
+
+def _computed(execution: Execution, number: int) -> Any:
+    rows = execution.computed(number)
+    return execution.need(number, rows).row(0) if rows[0] else None
+
+
+def _failure(match: Any, text: Any) -> list[Mark]:
+    at = getattr(match, "at", None)
+    if at is None or not isinstance(text, str):
+        return []
+    start = at.offset + getattr(text, "start", 0)
+    wanted = ", ".join(at.expected[:4])
+    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted or 'something else'}")]
+
+
+def _foreign(values: Sequence[Any]) -> list[Mark]:
+    if len(values) < 2 or not isinstance(values[0], str) or not isinstance(values[1], str):
+        return []
+    pieces = detection.spans(values[0], values[1])
+    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]

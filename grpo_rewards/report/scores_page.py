@@ -1,0 +1,277 @@
+"""The report of a scores file, or of two: what `grpo-rewards report` shows."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grpo_rewards.data.file_scoring import BATCH_ROWS, column_paths
+from grpo_rewards.data.group_ids import group_key
+from grpo_rewards.data.reader import NOWHERE, lookup, open_dataset
+from grpo_rewards.errors import BatchError
+from grpo_rewards.explain.marks import text_of
+from grpo_rewards.report import charts
+from grpo_rewards.report.page import Report, ReportRow
+from grpo_rewards.scoring.scorer import Scorer
+
+TEXTS = {"completion": ("completion", "response", "prediction"), "prompt": ("prompt", "question"),
+         "gold": ("gold", "answer", "solution", "ground_truth")}  # fmt: skip
+
+
+@dataclass(slots=True)
+class Scored:
+    """A scores file: every score of every row, the lengths, and the records of a sample of rows."""
+
+    path: Path
+    names: tuple[str, ...]
+    values: dict[str, list[float | None]]
+    status: dict[str, list[str]]
+    lengths: list[float] = field(default_factory=list)
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    ids: list[Hashable] = field(default_factory=list)  # a row's place, or its key and which of them
+    meta: dict[str, str] = field(default_factory=dict)
+    keyed: bool = False  # whether a column tells rows apart
+
+    def __len__(self) -> int:
+        return len(self.values["reward"])
+
+    def column(self, name: str) -> Any:
+        """[B] float64, NaN where null."""
+        return np.array([np.nan if v is None else v for v in self.values[name]], np.float64)
+
+    def row(self, i: int) -> dict[str, float | None]:
+        return {name: self.values[name][i] for name in self.names}
+
+
+def read_scores(
+    path: Path,
+    paths: Mapping[str, str] | None = None,
+    *,
+    sample: int = 0,
+    keep: Collection[Hashable] = (),
+    key: str | None = None,
+) -> Scored:
+    """A file that `grpo-rewards score -o` wrote, with the records of `sample` rows, drawn evenly,
+    or of the rows to `keep`, by their ids: their place, or by a `key` column its value and how many
+    rows before have it. `paths` names text columns. BatchError where the file holds no scores."""
+    dataset = open_dataset(path)
+    fields = dataset.fields()
+    names = tuple(name for name in fields if f"{name}_status" in fields)
+    if "reward" not in names:
+        hint = f"make it with: grpo-rewards score RULESET {path} -o SCORES.jsonl"
+        raise BatchError(f"{path}: no scores in it (no `reward_status`)\n  hint: {hint}")
+    found = Scored(
+        path,
+        names,
+        {n: [] for n in names},
+        {n: [] for n in names},
+        meta=_meta(path),
+        keyed=key is not None,
+    )
+    texts = _text_columns(fields, paths or {})
+    wanted = frozenset(keep)
+    rng = random.Random(0)
+    before: Counter[Hashable] = Counter()
+    for batch in dataset.batches(BATCH_ROWS, columns={}):
+        for record in batch.rows:
+            number = len(found)
+            for name in names:
+                found.values[name].append(_number(record.get(name), path, number, name))
+                found.status[name].append(str(record.get(f"{name}_status") or "ok"))
+            found.lengths.append(float(len(text_of(record.get(texts["completion"])))))
+            found.ids.append(number if key is None else _identity(record, key, path, before))
+            if found.ids[-1] in wanted:
+                found.records[number] = record
+            elif sample:
+                _keep(found.records, number, record, sample, rng)
+    return found
+
+
+def _identity(
+    record: dict[str, Any], key: str, path: Path, before: Counter[Hashable]
+) -> tuple[Hashable, int]:
+    """The value under a key, and how many rows before had the same."""
+    value = lookup(record, key)
+    if value is NOWHERE:
+        raise BatchError(f"{path}: row {before.total()}: no column `{key}`\n  hint: see --key")
+    name = group_key(value)
+    before[name] += 1
+    return name, before[name]
+
+
+def _number(value: Any, path: Path, row: int, name: str) -> float | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    raise BatchError(f"{path}: row {row}: `{name}` is a {type(value).__name__}, not a number")
+
+
+def _keep(
+    kept: dict[int, dict[str, Any]], number: int, record: dict[str, Any], size: int, rng: Any
+) -> None:
+    """Algorithm R: every row of the file is as likely to stay."""
+    if len(kept) < size:
+        kept[number] = record
+        return
+    place = rng.randrange(number + 1)
+    if place < size:
+        del kept[list(kept)[place]]
+        kept[number] = record
+
+
+def _text_columns(fields: Sequence[str], paths: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: paths.get(name) or next((c for c in known if c in fields), known[0])
+        for name, known in TEXTS.items()
+    }
+
+
+def _meta(path: Path) -> dict[str, str]:
+    """What `score` wrote down about the ruleset, where it is there."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        stored = (pq.read_schema(path).metadata or {}).get(b"grpo_rewards", b"{}").decode()
+    else:
+        beside = Path(f"{path}.meta.json")
+        stored = beside.read_text("utf-8") if beside.is_file() else "{}"
+    try:
+        found = json.loads(stored)
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def scores_report(
+    files: Sequence[Path],
+    scorer: Scorer | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    group: str | None = None,
+    key: str | None = None,
+    rows: int = 500,
+    title: str = "",
+) -> Report:
+    """The page of one scores file, or of two over the same rows: rows of the same place, or with
+    the same `key`. With the ruleset that scored them the table's rows have explain trees and marks
+    in the text, and a chart says where formats are left; `group` is the column of group ids."""
+    paths = dict(mapping or {})
+    if scorer is not None:
+        paths = {**column_paths(scorer, paths, open_dataset(files[0]).fields()), **paths}
+    scored = read_scores(files[0], paths, sample=rows, key=key)
+    report = Report(title or scored.meta.get("ruleset") or files[0].stem, facts=_facts(scored))
+    if scorer is not None and scored.meta.get("hash", scorer.hash) != scorer.hash:
+        report.notes.append("The ruleset has changed since: trees and marks are of the new one.")
+    report.scores({name: scored.column(name) for name in scored.names}, scored.status)
+    lengths = np.array(scored.lengths)
+    first = next(iter(scored.names))
+    for name in dict.fromkeys((first, "reward")):
+        chart = charts.by_length(lengths, scored.column(name), name)
+        report.add("Against length", f"{name} against length", chart)
+    mates: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
+    if scorer is not None:
+        batches = open_dataset(files[0]).batches(BATCH_ROWS, columns={})
+        report.formats(scorer, (_inputs(row, paths) for batch in batches for row in batch.rows))
+        if scorer.needs_groups and group is None:
+            report.notes.append("The trees show each row as a group of its own: name --group.")
+        elif scorer.needs_groups:
+            mates = _groups(scored, group, paths)
+    shown = _rows(scored, scorer, paths, group, mates)
+    if len(files) == 2:
+        keep = {scored.ids[i] for i in scored.records}
+        _compare(report, scored, read_scores(files[1], paths, keep=keep, key=key), shown, paths)
+    report.rows(shown)
+    return report
+
+
+def _facts(scored: Scored) -> dict[str, str]:
+    facts = {"file": scored.path.name, "rows": f"{len(scored):,}"}
+    if len(scored.records) < len(scored):
+        facts["in the table"] = f"{len(scored.records):,}"
+    if "hash" in scored.meta:
+        facts["ruleset"] = scored.meta["hash"][:12]
+    if "grpo-rewards" in scored.meta:
+        facts["grpo-rewards"] = scored.meta["grpo-rewards"]
+    return facts
+
+
+def _groups(
+    scored: Scored, group: str | None, paths: Mapping[str, str]
+) -> dict[Any, list[tuple[int, dict[str, Any]]]]:
+    """The rows' inputs of every group that has a row in the table, with their places."""
+    wanted = {group_key(lookup(record, group)) for record in scored.records.values()}
+    found: dict[Any, list[tuple[int, dict[str, Any]]]] = {name: [] for name in wanted}
+    number = 0
+    for batch in open_dataset(scored.path).batches(BATCH_ROWS, columns={}):
+        for record in batch.rows:
+            name = group_key(lookup(record, group))
+            if name in found:
+                found[name].append((number, _inputs(record, paths)))
+            number += 1
+    return found
+
+
+def _inputs(record: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+    """The ruleset's inputs in a record."""
+    found = {name: lookup(record, path) for name, path in paths.items()}
+    return {name: value for name, value in found.items() if value is not NOWHERE}
+
+
+def _rows(
+    scored: Scored,
+    scorer: Scorer | None,
+    paths: Mapping[str, str],
+    group: str | None,
+    mates: Mapping[Any, Sequence[tuple[int, dict[str, Any]]]],
+) -> list[ReportRow]:
+    fields = list(next(iter(scored.records.values()), {}))
+    texts = _text_columns(fields, paths)
+    rows = []
+    for i in sorted(scored.records):
+        record = scored.records[i]
+        status = {n: scored.status[n][i] for n in scored.names if scored.status[n][i] != "ok"}
+        row = ReportRow(i, text_of(record.get(texts["completion"])), scored.row(i), status)
+        row.prompt = text_of(record.get(texts["prompt"]))
+        gold = record.get(texts["gold"])
+        row.gold = None if gold is None else text_of(gold)
+        if scorer is not None:
+            others = mates.get(group_key(lookup(record, group)), ()) if mates else ()
+            row.explain(scorer, _inputs(record, paths), [one for n, one in others if n != i])
+        rows.append(row)
+    return rows
+
+
+def _compare(
+    report: Report, a: Scored, b: Scored, shown: list[ReportRow], paths: Mapping[str, str]
+) -> None:
+    """Adds what a second run changed, over the rows that both have."""
+    if len(a) != len(b) and not a.keyed:
+        hint = "score the same file, or name a column that tells rows apart with --key"
+        message = f"{a.path} has {len(a):,} rows, {b.path} {len(b):,}"
+        raise BatchError(f"{message}\n  hint: {hint}")
+    place = {name: i for i, name in enumerate(b.ids)}
+    there = [name in place for name in a.ids]
+    left = a.column("reward")[there]
+    right = b.column("reward")[[place[name] for name in a.ids if name in place]]
+    if len(left) < max(len(a), len(b)):
+        lost = (len(a) - len(left), len(b) - len(left))
+        report.notes.append(f"{lost[0]:,} rows are only in A, {lost[1]:,} only in B.")
+    same = np.isclose(left, right, rtol=1e-9, atol=1e-12, equal_nan=True)
+    report.facts |= {"B": b.path.name, "rewards changed": f"{int((~same).sum()):,}"}
+    report.add("A and B", "rewards of the same rows", charts.against(left, right))
+    report.add("A and B", "reward in B minus A", charts.histogram("change", right - left))
+    texts = _text_columns(list(next(iter(b.records.values()), {})), paths)
+    for row in shown:
+        i = place.get(a.ids[row.row])
+        if i is not None:
+            row.b = b.row(i)
+            row.other = text_of(b.records[i].get(texts["completion"]))

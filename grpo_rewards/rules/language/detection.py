@@ -1,0 +1,488 @@
+"""Which language each sentence of a text is in, and the share that one language has.
+
+DeepSeek-R1 (arXiv 2501.12948, 2.3.2) rewards "the proportion of target language words in the
+chain of thought". Here a text is cut once into pieces with one language each:
+
+1. mathematics, code, links and tags are masked, what is left falls into sentences;
+2. the script decides where only one language uses it; kana makes a sentence Japanese;
+3. elsewhere a sentence of 30 letters or more is judged by langdetect, among the languages of its
+   script (or by its words alone, where these leave no doubt); a sentence that is not the text's
+   main language is judged again, with half of the probability on the main one, and is foreign only
+   where less than a tenth is left of it;
+4. a shorter sentence takes the language of the one before, unless its words fit another far better;
+5. within a sentence, a run of words whose letters fit another language far better is in that one.
+
+The cut does not know which language is asked for, so the shares of all languages add up to at most
+1, and `detect`, `spans`, `switches` and `share` never contradict each other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from grpo_rewards.columns import Span
+from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
+from grpo_rewards.rules.language.prose_mask import mask
+from grpo_rewards.rules.language.scripts import (
+    LANGUAGES_OF,
+    NOT_OF,
+    WEIGHTS,
+    WORD,
+    WORDS_OF,
+    beside_latin,
+    is_japanese_letter,
+)
+from grpo_rewards.rules.language.word_fit import Fitted, Run, by_words, certain, profile
+
+LANGUAGES: tuple[str, ...] = tuple(sorted({c for codes in LANGUAGES_OF.values() for c in codes}))
+VARIANTS: tuple[str, ...] = ("zh-cn", "zh-tw")
+
+MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
+FOREIGN_BELOW = 0.1  # what must be left of the main language
+UNKNOWN = "und"  # letters of a script that langdetect has no language for
+
+_SENTENCE = re.compile(r"[^.!?。！？｡؟।۔…\n]+(?:[.!?…]+(?![\s\"'”’»)\]])[^.!?。！？｡؟।۔…\n]*)*")
+
+
+def known_language(code: str) -> bool:
+    """Whether a code can be judged: langdetect's ISO 639-1 codes, zh, zh-cn and zh-tw."""
+    return code.lower() in LANGUAGES or code.lower() in VARIANTS
+
+
+def check_language(code: str) -> str | None:
+    """What is wrong with a language code, and what may be meant; None where nothing is.
+
+    >>> check_language("english")
+    'unknown language `english`: did you mean `en`?'
+    """
+    if known_language(code):
+        return None
+    near = suggest_language(code)
+    hint = f"did you mean `{near}`?" if near else f"there are {', '.join(LANGUAGES)}"
+    return f"unknown language `{code}`: {hint}"
+
+
+_NAMES = {
+    "english": "en", "chinese": "zh", "mandarin": "zh", "german": "de", "french": "fr",
+    "spanish": "es", "portuguese": "pt", "italian": "it", "japanese": "ja", "korean": "ko",
+    "russian": "ru", "arabic": "ar", "hindi": "hi", "dutch": "nl", "polish": "pl",
+    "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi", "persian": "fa", "urdu": "ur",
+    "jp": "ja", "kr": "ko", "cn": "zh", "gr": "el", "dk": "da", "cz": "cs", "se": "sv", "ua": "uk",
+    "nb": "no", "nn": "no", "fil": "tl", "iw": "he", "in": "id",
+}  # fmt: skip
+
+
+def suggest_language(code: str) -> str | None:
+    """The known code that an unknown one is likely to mean."""
+    low = code.lower().replace("_", "-")
+    if low in _NAMES:
+        return _NAMES[low]
+    base = low.split("-")[0]
+    if base in LANGUAGES:
+        return base
+    near = difflib.get_close_matches(low, [*_NAMES, *LANGUAGES], n=1, cutoff=0.6)
+    return _NAMES.get(near[0], near[0]) if near else None
+
+
+@dataclass(slots=True)
+class Piece:
+    """The words of one script in one sentence, and their language once it is known.
+
+    `weights` is None where every word counts one; `starts` is None where WORDS_OF finds the
+    words again in `sentence`, which starts at `offset`.
+    """
+
+    script: str
+    words: tuple[str, ...]
+    letters: int
+    weights: tuple[float, ...] | None
+    starts: tuple[int, ...] | None
+    sentence: str
+    offset: int
+    language: str = ""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def evidence(self) -> str:
+        """What langdetect is asked about: nothing where it would guess.
+
+        Names are at home in any language: where most letters are in words with a capital, only the
+        others are evidence.
+        """
+        if self.letters < MIN_JUDGED:
+            return ""
+        text, first = self.text, len(self.words[0])
+        if text[first:].islower() and first * 2 <= self.letters:
+            return text
+        plain = [word for word in self.words if not word[0].isupper()]
+        size = sum(map(len, plain))
+        if size * 2 >= self.letters:
+            return text
+        return " ".join(plain) if size >= MIN_JUDGED else text if size * 6 >= self.letters else ""
+
+    @property
+    def weight(self) -> float:
+        return len(self.words) if self.weights is None else sum(self.weights)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the words start in the text."""
+        if self.starts is not None:
+            return self.starts
+        return tuple(m.start() + self.offset for m in WORDS_OF[self.script].finditer(self.sentence))
+
+    def part(self, start: int, end: int, language: str) -> Piece:
+        """Some of the words, with their language."""
+        words = self.words[start:end]
+        return replace(
+            self,
+            words=words,
+            letters=sum(map(len, words)),
+            weights=None if self.weights is None else self.weights[start:end],
+            starts=self.places[start:end],
+            language=language,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A text cut into pieces, in order."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def letters(self) -> int:
+        return sum(piece.letters for piece in self.pieces)
+
+    def weights(self) -> dict[str, float]:
+        """Words by language."""
+        found: dict[str, float] = {}
+        for piece in self.pieces:
+            found[piece.language] = found.get(piece.language, 0.0) + piece.weight
+        return found
+
+
+def share(text: str, target: str, *, min_letters: int = 20) -> float | None:
+    """The share of a text's words that are in the target language, in [0, 1].
+
+    None where fewer than `min_letters` letters are left to judge, or the language is unknown.
+
+    >>> share("We add these numbers and get six. La réponse que nous cherchons est six.", "en")
+    0.5
+    """
+    target = target.lower()
+    if not known_language(target):
+        return None
+    found = analyse(text)
+    weights = found.weights()
+    total = sum(weights.values())
+    if not total or found.letters < min_letters:
+        return None
+    if target in VARIANTS:
+        return min(_variant(found, target) / total, 1.0)
+    return min(weights.get(target, 0.0) / total, 1.0)
+
+
+def detect(text: str) -> str | None:
+    """The language with the most words in a text; None where no letters can be judged.
+
+    >>> detect("Das ist ein ganz gewöhnlicher deutscher Satz.")
+    'de'
+    """
+    weights = {k: v for k, v in analyse(text).weights().items() if k != UNKNOWN}
+    return min(weights, key=lambda code: (-weights[code], code)) if weights else None
+
+
+def switches(text: str) -> int:
+    """How often the language changes from one piece of a text to the next.
+
+    >>> switches("The sum of these numbers is six. 所以答案是六。 And so the answer must be six.")
+    2
+    """
+    languages = [piece.language for piece in analyse(text).pieces if piece.weight]
+    return sum(a != b for a, b in pairwise(languages))
+
+
+def spans(text: str, target: str | None = None) -> list[tuple[Span, str]]:
+    """The pieces of a text with their languages; with a target, only those in other languages.
+
+    >>> spans("The sum of these numbers is six. 所以答案是六。", "en")
+    [('所以答案是六', 'zh')]
+    """
+    wanted = None if target is None else _base(target.lower())
+    found = []
+    for piece in analyse(text).pieces:
+        if piece.weight and piece.language != wanted:
+            places = piece.places
+            end = places[-1] + len(piece.words[-1])
+            found.append((Span.cut(text, places[0], end), piece.language))
+    return found
+
+
+def _base(code: str) -> str:
+    return "zh" if code in VARIANTS else code
+
+
+def _variant(found: Analysis, target: str) -> float:
+    """Words of Chinese, if its characters are those of the wanted variant."""
+    pieces = [piece for piece in found.pieces if piece.language == "zh"]
+    verdict = _judge("".join(piece.text for piece in pieces)[:MAX_SENTENCE_CHARS], "zh", "")
+    if verdict != target:
+        return 0.0
+    return sum(piece.weight for piece in pieces)
+
+
+# From a text to pieces
+
+
+@functools.lru_cache(maxsize=4)
+def analyse(text: str) -> Analysis:
+    """Cut a text into pieces of one language. The same for the same text, always."""
+    raw = [piece for sentence in _sentences(text) for piece in sentence]
+    found: dict[int, list[Piece]] = {}
+    for script in dict.fromkeys(piece.script for piece in raw):
+        places = [i for i, piece in enumerate(raw) if piece.script == script]
+        found.update(zip(places, _labelled([raw[i] for i in places], script), strict=True))
+    return Analysis(tuple(piece for i in range(len(raw)) for piece in found[i]))
+
+
+def _sentences(text: str) -> Iterator[list[Piece]]:
+    masked = mask(text)
+    for found in _SENTENCE.finditer(masked):
+        whole, begin = found[0], found.start()
+        for start, end in _cut(whole) if len(whole) > MAX_SENTENCE_CHARS else ((0, len(whole)),):
+            sentence, offset = whole[start:end], begin + start
+            script, is_only = _script(sentence)
+            if is_only:
+                yield _plain(sentence, offset, script)
+            else:
+                yield _mixed(sentence, offset, script)
+
+
+def _script(sentence: str) -> tuple[str, bool]:
+    """The script of the first letter that is not Latin, or Latin, and whether all letters are of
+    it; `other` for one that has no name."""
+    other = None if sentence.isascii() else NOT_OF["latin"].search(sentence)
+    if not other:
+        return "latin", True
+    first = WORD.match(sentence, other.start())
+    script = (first and first.lastgroup) or "other"
+    return script, script in NOT_OF and not NOT_OF[script].search(sentence)
+
+
+def _cut(sentence: str) -> Iterator[tuple[int, int]]:
+    """A sentence too long to be one, cut at blanks where there are any."""
+    start = 0
+    while len(sentence) - start > MAX_SENTENCE_CHARS:
+        end = sentence.rfind(" ", start + 1, start + MAX_SENTENCE_CHARS)
+        end = end if end > 0 else start + MAX_SENTENCE_CHARS
+        yield start, end
+        start = end
+    yield start, len(sentence)
+
+
+def _plain(sentence: str, offset: int, script: str) -> list[Piece]:
+    """The piece of a sentence that has letters of one script only."""
+    words = tuple(WORDS_OF[script].findall(sentence))
+    if not words:
+        return []
+    letters = sum(map(len, words))
+    weights = None
+    if script in WEIGHTS:
+        weights = tuple([len(word) * WEIGHTS[script] for word in words])
+    elif letters == 1:  # a variable
+        weights = (0.0,)
+    return [Piece(script, words, letters, weights, None, sentence, offset)]
+
+
+Words = list[tuple[int, str, float]]  # where each starts, and how much it counts
+
+
+def _mixed(sentence: str, offset: int, found: str) -> list[Piece]:
+    """The pieces of a sentence, one for each script in it; `found` is one of these."""
+    by_script = _words(sentence, offset, found)
+    if len(by_script) > 1:
+        _settle_han(by_script)
+        main = max(by_script, key=lambda script: sum(word[2] for word in by_script[script]))
+        for script in by_script.keys() & {"latin", "greek"}:
+            by_script[script] = _guests(by_script[script], script == main)
+    found_pieces = []
+    for script, items in by_script.items():
+        starts, words, sizes = zip(*items, strict=True)
+        letters = sum(map(len, words))
+        found_pieces.append(Piece(script, words, letters, sizes, starts, sentence, offset))
+    return found_pieces
+
+
+def _words(sentence: str, offset: int, found: str) -> dict[str, Words]:
+    """The words of a sentence by script, scripts in the order in which they come."""
+    by_script: dict[str, Words] = {}
+    beside = beside_latin(found)
+    company = next((names for names, others in beside if not others.search(sentence)), None)
+    if company is None:
+        for each in WORD.finditer(sentence):
+            script, word = each.lastgroup or "", each[0]
+            size = len(word) * WEIGHTS[script] if script in WEIGHTS else 1.0
+            by_script.setdefault(script, []).append((each.start() + offset, word, size))
+        return by_script
+    for script in company:
+        letter = WEIGHTS.get(script)
+        words = [
+            (each.start() + offset, each[0], len(each[0]) * letter if letter else 1.0)
+            for each in WORDS_OF[script].finditer(sentence)
+        ]
+        if words:
+            by_script[script] = words
+    return dict(sorted(by_script.items(), key=lambda item: item[1][0][0]))
+
+
+def _guests(words: Words, is_main: bool) -> Words:
+    """In the sentence of another script names count nothing, and single letters are variables."""
+    return [
+        (start, text, size if len(text) > 1 and (is_main or text[0].islower()) else 0.0)
+        for start, text, size in words
+    ]
+
+
+def _settle_han(by_script: dict[str, Words]) -> None:
+    """Han letters beside kana are Japanese, unless a run has letters that Japanese does not."""
+    kana = by_script.get("hiragana", []) + by_script.get("katakana", [])
+    if not kana or "han" not in by_script:
+        return
+    runs = by_script.pop("han")
+    japanese = [run for run in runs if all(map(is_japanese_letter, run[1]))]
+    chinese = (
+        []
+        if len(japanese) == len(runs)
+        else [run for run in runs if not all(map(is_japanese_letter, run[1]))]
+    )
+    if chinese and sum(len(run[1]) for run in chinese) > sum(len(run[1]) for run in kana):
+        chinese, japanese = runs, []  # a Chinese sentence with a few kana
+    if chinese:
+        by_script["han"] = chinese
+    if japanese:
+        by_script["hiragana"] = sorted(by_script.get("hiragana", []) + japanese)
+
+
+# From pieces to languages
+
+
+def _labelled(pieces: list[Piece], script: str) -> list[list[Piece]]:
+    """Each piece of one script with its language, in parts where words of another stand in it."""
+    candidates = LANGUAGES_OF.get(script, (UNKNOWN,))
+    if len(candidates) == 1:
+        return [[_named(piece, candidates[0])] for piece in pieces]
+    fitted = Fitted([piece.words for piece in pieces], script)
+    languages, is_judged = _languages(pieces, script, fitted)
+    if UNKNOWN in languages:
+        return [[_named(p, code)] for p, code in zip(pieces, languages, strict=True)]
+    found = by_words(fitted, languages, is_judged)
+    return [_parts(piece, *pair) for piece, pair in zip(pieces, found, strict=True)]
+
+
+def _named(piece: Piece, language: str) -> Piece:
+    piece.language = language
+    return piece
+
+
+def _parts(piece: Piece, language: str, runs: list[Run]) -> list[Piece]:
+    """A piece, cut where runs of another language begin and end."""
+    if not runs:
+        return [_named(piece, language)]
+    found: list[Piece] = []
+    done = 0
+    for start, end, other in runs:
+        found += [piece.part(done, start, language), piece.part(start, end, other)]
+        done = end
+    found.append(piece.part(done, len(piece.words), language))
+    return [part for part in found if part.words]
+
+
+def _languages(pieces: list[Piece], script: str, fitted: Fitted) -> tuple[list[str], list[bool]]:
+    """The language of each piece of one script, and whether it was judged or inherited."""
+    evidence = [piece.evidence for piece in pieces]
+    sure = certain(fitted)
+    first = [
+        (known or _judge(text, script, "")) if text else None
+        for known, text in zip(sure, evidence, strict=True)
+    ]
+    main = _main(pieces, first, script)
+    judged = [
+        language if language in (None, main, known) else _judge(text, script, main)
+        for language, known, text in zip(first, sure, evidence, strict=True)
+    ]
+    return _inherit(judged, main), [verdict is not None for verdict in first]
+
+
+def _main(pieces: list[Piece], first: list[str | None], script: str) -> str:
+    """The language with the most words; where nothing could be judged, that of all together."""
+    votes: dict[str, float] = {}
+    for piece, language in zip(pieces, first, strict=True):
+        if language:
+            votes[language] = votes.get(language, 0.0) + piece.weight
+    if votes:
+        return min(votes, key=lambda code: (-votes[code], code))
+    whole = " ".join(piece.text for piece in pieces)[:MAX_SENTENCE_CHARS]
+    return _judge(whole, script, "") or UNKNOWN
+
+
+def _inherit(judged: list[str | None], main: str) -> list[str]:
+    """Pieces without a verdict take that of the one before, the first ones that of the next."""
+    last = next((language for language in judged if language), main)
+    found = []
+    for language in judged:
+        last = language or last
+        found.append(last)
+    return found
+
+
+@functools.lru_cache(maxsize=MAX_VERDICTS)
+def _judge(text: str, script: str, main: str, engine: str = "") -> str | None:
+    """The language of a piece among those of its script; None where there is nothing to go by.
+
+    With a main language half of the prior is on it, and it stays unless it falls below a tenth.
+    """
+    factory, no_features = _detectors(script, engine)
+    detector = factory.create()
+    detector.seed = 0
+    if main and main != UNKNOWN:
+        others = 0.5 / (len(factory.langlist) - 1)
+        detector.set_prior_map({c: 0.5 if c == main else others for c in factory.langlist})
+    detector.append(text)
+    try:
+        found = detector.get_probabilities()
+    except no_features:  # no n-gram of any profile
+        return None
+    if any(language.lang == main and language.prob >= FOREIGN_BELOW for language in found):
+        return main
+    return str(found[0].lang) if found else None
+
+
+@functools.cache
+def _detectors(script: str, engine: str = "") -> tuple[Any, type[Exception]]:
+    """A langdetect factory that knows the languages of one script, and what it raises.
+
+    langdetect-rs gives the same answers from compiled code, where it is installed.
+    """
+    name = engine or (
+        "langdetect_rs" if importlib.util.find_spec("langdetect_rs") else "langdetect"
+    )
+    module: Any = importlib.import_module(name)
+    profiles: Any = importlib.import_module(f"{name}.utils.lang_profile")
+    errors: Any = importlib.import_module(f"{name}.lang_detect_exception")
+    codes = VARIANTS if script == "zh" else LANGUAGES_OF[script]
+    factory = module.DetectorFactory()
+    for i, code in enumerate(codes):  # in one order everywhere, unlike load_profile
+        factory.add_profile(profiles.LangProfile(**profile(code)), i, len(codes))
+    return factory, errors.LangDetectException

@@ -1,0 +1,172 @@
+"""Which part of a completion is compared with a gold: `extract.answer`, with the gold in view.
+
+A gold in words or letters is looked for differently than one in mathematics, and adjacent boxes
+answer a list.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from grpo_rewards.limits import MAX_ANSWER_CHARS
+from grpo_rewards.rules import extract as places
+from grpo_rewards.rules.math import symbols
+from grpo_rewards.rules.math.choices import choice
+from grpo_rewards.rules.math.latex.parser import Node
+from grpo_rewards.rules.math.normalise import TEXT_COMMAND, has_prose, normalised, reads, squeezed
+from grpo_rewards.rules.math.numbers import Number
+
+
+class Gold(Protocol):
+    """What has to be known of a gold."""
+
+    @property
+    def plain(self) -> str: ...
+    @property
+    def number(self) -> Number | None: ...
+    @property
+    def tree(self) -> Node | None: ...
+    @property
+    def letter(self) -> str | None: ...
+    @property
+    def is_text(self) -> bool: ...
+
+
+def joins(gap: str) -> bool:
+    """Whether the text between two boxes joins them into one list."""
+    words = re.findall(
+        r"[^\W\d_]+", TEXT_COMMAND.sub(lambda found: found[1], gap.replace("\\quad", " "))
+    )
+    joined = "," in gap or "\\quad" in gap or any(w.lower() in symbols.CONNECTIVES for w in words)
+    return joined and len(gap) <= 60 and len(words) <= 4 and not re.search(r"[.!?]\s", gap)
+
+
+def candidate(text: str, gold: Gold) -> str | None:
+    """What a text answers, for this gold; the places of `extract.answer`, and the text itself."""
+    if len(text) <= 60 and text.isascii() and text.replace(".", "", 1).strip("-").isdigit():
+        return text
+    if "think>" in text:
+        spoken = places.strip_thoughts(text)
+        if spoken is None:
+            return None
+        text = spoken
+    several = _several(text, gold)
+    if several is not None:
+        return several
+    found = places.marked(text)
+    if found is not None:
+        before = found.start - getattr(text, "start", 0) - 1
+        boxed = before >= 0 and text[before] == "{"
+        return _exact_before(text, found) if boxed else _pruned(found, gold)
+    return _unmarked(text, gold)
+
+
+def _exact_before(text: str, found: str) -> str:
+    r"""`\boxed{1/3} \approx \boxed{0.333}`: the second box only restates the first."""
+    if text.count("boxed") < 2 or not ("approx" in text or "≈" in text):
+        return found
+    last = places.boxes(text)[-2:]
+    if len(last) == 2 and last[1][0] == found and last[1][1].strip(" $") in ("\\approx", "≈"):
+        return last[0][0]
+    return found
+
+
+def _several(text: str, gold: Gold) -> str | None:
+    """Adjacent boxes joined, where the gold is a list of that length."""
+    kinds = ("list", "set", "tuple")
+    if gold.tree is None or gold.tree.op not in kinds or text.count("boxed") < 2:
+        return None
+    wanted = len(gold.tree.args) - (2 if gold.tree.op == "tuple" else 0)
+    found = places.boxes(text)[-wanted:]
+    if len(found) == wanted and wanted > 1 and all(joins(gap) for _, gap in found[1:]):
+        return ", ".join(f"{{{box}}}" for box, _ in found)
+    return None
+
+
+def _pruned(found: str, gold: Gold) -> str:
+    """What an announcement says, without the prose around it."""
+    plain = normalised(found)
+    if gold.letter is not None or gold.is_text or reads(plain):
+        return found
+    last = ending(found)
+    if last is not None:
+        return last
+    inside = places.mathematics(found)
+    if inside is not None:
+        return inside
+    if has_prose(plain) and symbols.NEGATIONS.isdisjoint(plain.lower().split()):
+        only = places.last_number(found)
+        if only is not None and only == places.first_number(found):
+            return only
+    return found
+
+
+#: A program is no answer, whatever number it ends in.
+_CODE = re.compile(
+    r"__\w+__|\b(?:import|lambda|exec|eval|getattr|open|system|def|return)\b\s*[('\"\w]"
+)
+
+
+def _unmarked(text: str, gold: Gold) -> str | None:
+    """The answer of a text without marks: the text itself, its last mathematics or number."""
+    plain = normalised(text)
+    if reads(plain) or plain == gold.plain or squeezed(plain) == squeezed(gold.plain):
+        return text
+    if gold.letter is not None and choice(text) is not None:
+        return text
+    if gold.is_text and gold.number is None:
+        judged = _JUDGED.match(text)
+        said = judged[1] if judged else _last_words(text)
+        return said if said is not None else text
+    if _CODE.search(text):
+        return text
+    text = text.split("<|", 1)[0]
+    number = places.last_number(text)
+    end = ending(text)
+    if end is not None:
+        return end
+    inside = places.mathematics(text)
+    if inside is not None and len(inside) <= MAX_ANSWER_CHARS:
+        last = number is not None and getattr(number, "start", 0) > getattr(inside, "end", 0)
+        if number is None or not (last and not text[number.end :].strip(" .\n*")):
+            return inside
+    if number is not None:
+        return number
+    return text if len(plain) <= 80 else None
+
+
+def ending(text: str) -> str | None:
+    """What stands after the last `is`, `=` or `equals` of a text, if it is mathematics."""
+    last = text[-240:].rstrip(" .\n*`")
+    if last.endswith(("\\]", "\\)", "$")):
+        return None
+    for verbs in _VERBS:
+        found = verbs.match(last)
+        rest = last[found.end() :] if found else ""
+        if rest and reads(normalised(rest)):
+            return rest
+    return None
+
+
+#: `The roots are x = 1 and x = 2`: what the verb announces goes before what stands after a sign.
+_VERBS = (
+    re.compile(r"(?s).*(?:\bis\s+in|\bis|\bequals|\bare)[ \n]+"),
+    re.compile(r"(?s).*(?:\bis|\bequals|\bare|=|:)[ \n]+"),
+)
+
+
+#: `Yes, because it converges.`
+_JUDGED = re.compile(
+    r"(?i)\W{0,6}(yes|no|true|false)\b(?=\W{0,3}[,.:;!]|\W{0,3}(?:because|since)\b)"
+)
+
+
+def _last_words(text: str) -> str | None:
+    """`The capital of France is Paris.` says `Paris`."""
+    if len(text) > 2000:
+        return None
+    found = re.search(
+        r"(?s).*\b(?:is|are|was)\s+(?:the\s+|a\s+|an\s+)?([^\s][^.!?\n]{0,80})[.!?]?\s*$", text
+    )
+    return found[1] if found else None

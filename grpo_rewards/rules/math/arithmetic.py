@@ -1,0 +1,50 @@
+"""Numbers and choices in text, and arithmetic that is read, never evaluated."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from grpo_rewards.rules.math import numbers
+from grpo_rewards.rules.math.choices import choice as picked
+from grpo_rewards.rules.math.compare.canonical import canonical
+from grpo_rewards.rules.math.latex.parser import Node, names, parse
+from grpo_rewards.rules.math.normalise import normalised
+
+
+def number(text: str) -> Fraction | None:
+    """The number that a text is, exactly; None where it is none.
+
+    >>> print(number("1,234.50"), number("50%"), number("5 cm"), number("x"))
+    2469/2 1/2 5 None
+    """
+    return numbers.exact(normalised(text))
+
+
+def eval_arith(text: str) -> Fraction | None:
+    r"""The value of arithmetic on numbers, exactly; None for anything else.
+
+    `+ - * / ^ !`, brackets, fractions, percentages, roots that come out even; no names. What grows
+    past the bounds of limits.py has no value.
+
+    >>> print(eval_arith("(3 + 5) * 2 / 4"), eval_arith(r"\frac{1}{2} + \sqrt{4}"))
+    4 5/2
+    >>> eval_arith("9^9^9^9"), eval_arith("x + 1"), eval_arith("1/0")
+    (None, None, None)
+    """
+    tree = parse(normalised(text))
+    if not isinstance(tree, Node) or names(tree):
+        return None
+    form = canonical(tree)
+    if form.op != "num":
+        return None
+    value: Fraction = form.args[0]
+    return value
+
+
+def choice(text: str) -> str | None:
+    """The letter that a text picks among choices; None where it picks none or several.
+
+    >>> choice("I think the correct answer is C"), choice("(A) or (B)")
+    ('C', None)
+    """
+    return picked(text)

@@ -1,0 +1,3 @@
+"""Property-based testing of rulesets: what `strategies.py` offers, under the name to import."""
+
+from grpo_rewards.testing.strategies import *  # noqa: F403

@@ -1,0 +1,321 @@
+"""The native engine: samples from the live weights, so its logprobs are the trainer's.
+
+No weight sync. It drives the model's own forward through a cache of ours (`cache.py`):
+
+- where the model's blocks are the common ones, a token's step is done without its modules
+  (`decoder.py`), over copies that live as long as the batch;
+- a prompt is prefilled once for its group, many prompts in one row, and its last hidden state gives
+  the group's first tokens;
+- finished rows are compacted away and their places are refilled from the queue of groups, so the
+  batch has no dead rows;
+- the uniform number behind a token is a hash of (seed of the row, token index): a completion does
+  not depend on the batch that it was sampled in, and a resumed run repeats it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from grpo_train import distributed
+from grpo_train.engines.decoder import Decoder
+from grpo_train.errors import EngineError
+from grpo_train.model.cuda_graphs import Extent, Replays
+from grpo_train.model.kv_cache import ForkedCache
+from grpo_train.model.logprobs import Support
+from grpo_train.model.onednn import packed
+from grpo_train.model.policy import Policy
+from grpo_train.model.tree_attention import TreeLayout
+from grpo_train.rollouts import Done, Rollouts, Sampling, uniforms
+
+PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
+BLOCK = 64  # tokens of the vocabulary that are drawn together at first
+
+
+# -- sampling --------------------------------------------------------------------------------------
+
+
+def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
+    """−inf outside the top-k and then the top-p tokens; the most likely token always stays."""
+    if 0 < sampling.top_k < logits.shape[-1]:
+        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1.0:
+        ordered, index = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+        before[..., 0] = 0
+        drop = torch.zeros_like(logits, dtype=torch.bool)
+        drop.scatter_(-1, index, before >= sampling.top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    return logits
+
+
+def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
+
+    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. First a block of
+    the vocabulary is drawn, then a token in it: cumulative sums are float64, because in fp32 the
+    tail of a large vocabulary would be lost, and those over all tokens are slow.
+    """
+    # Bounded, so that a token that was cut has probability 0, and 0 · log 0 is 0.
+    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
+    mass = shifted.exp()
+    blocks = pad(mass, (0, -mass.shape[1] % BLOCK)).view(len(mass), -1, BLOCK)
+    ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
+    total = ends[:, -1:]
+    target = uniform[:, None] * total
+    block = _first_above(ends, target)
+    chosen = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
+    rest = target - pad(ends, (1, 0)).gather(1, block)
+    ids = block * BLOCK + _first_above(chosen.double().cumsum(dim=-1), rest)
+    log_total = total.log()
+    logprob = shifted.gather(1, ids) - log_total
+    entropy = log_total.squeeze(1) - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
+    return ids.squeeze(1), logprob.squeeze(1).float(), entropy.float()
+
+
+def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
+    """[R, 1] the first place of a row [R, n] that is above `target` [R, 1]: never one without mass,
+    and one there is, because the target is held below the row's end."""
+    end = cumulative[:, -1:]
+    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
+    return torch.searchsorted(cumulative, target, right=True)
+
+
+# -- the engine ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEngine:
+    """Samples from the policy's live weights; at most `max_rows` completions at a time."""
+
+    policy: Policy
+    max_rows: int = 256
+    fixed: bool = False  # steps of few sizes, as always on CUDA, where they are replayed
+    copies: ClassVar[bool] = False
+
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None = None,
+    ) -> Rollouts:
+        """`n` completions of each prompt; `seeds` [P · n] int64, one a completion."""
+        if any(not ids for ids in prompts):
+            raise EngineError("a prompt without tokens cannot be continued")
+        model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
+        with distributed.gathered(model), torch.inference_mode():
+            decoder = Decoder.of(self.policy, rows)
+            run = _Run(self, decoder, prompts, n, sampling, seeds, done)
+            with contextlib.nullcontext() if decoder else packed(model, rows):
+                return run.finish()
+
+    def sync(self) -> None:
+        """Nothing: the weights are the trainer's own."""
+
+
+class _Run:
+    """One call of `generate`: the state that lives as long as its rows do."""
+
+    def __init__(
+        self,
+        engine: NativeEngine,
+        decoder: Decoder | None,
+        prompts: Sequence[list[int]],
+        n: int,
+        sampling: Sampling,
+        seeds: Tensor,
+        done: Done | None,
+    ) -> None:
+        policy = engine.policy
+        self.policy, self.decoder = policy, decoder
+        self.prompts, self.n, self.sampling, self.done = prompts, n, sampling, done
+        device, total, limit = policy.device, len(prompts) * n, sampling.max_tokens
+        self.room = min(total, engine.max_rows)
+        self.head = policy.head.pack(self.room, policy.compute)
+        self.uniform = pad(uniforms(seeds.to(device), limit), (0, 0, 0, 1))
+        self.ids = torch.full((total + 1, limit), policy.pad_id, device=device)
+        self.logprobs = torch.zeros(total + 1, limit, device=device)
+        self.entropy = torch.zeros(total + 1, limit, device=device)
+        self.length = torch.zeros(total, dtype=torch.int64)
+        self.stopped = torch.zeros(total, dtype=torch.bool)
+        self.left = [n] * len(prompts)  # completions of each prompt to come
+        self.kept: dict[int, list[Tensor]] = {}
+        self.eos = torch.tensor(policy.eos_ids, device=device)
+        # Groups in parts where a whole one does not fit.
+        size = min(n, self.room)
+        self.queue = [
+            (p, range(p * n + i, p * n + min(i + size, n)))
+            for p in range(len(prompts))
+            for i in range(0, n, size)
+        ][::-1]
+        # Twice as many prompts as rows of whole groups need: stragglers hold theirs.
+        slots = min(len(self.queue), 2 * -(-self.room // max(size, 1)))
+        width = max(map(len, prompts), default=1)
+        most = Extent(self.room, limit, slots, width, size)
+        fixed = decoder is not None and (engine.fixed or device.type == "cuda")
+        self.cache = ForkedCache(most, device, shared=policy.ours, fixed=fixed)
+        # Which completion; a place without a row writes to a line behind them all.
+        self.row = torch.full((self.room,), total, device=device)
+        self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed
+        self.steps = 0
+        self.joined = [0] * self.room  # the step of each row's first token
+        self.replays = Replays(device) if fixed else None
+
+    def finish(self) -> Rollouts:
+        """Run until the queue and the rows are empty."""
+        while self.queue or self.cache.live:
+            if self._fits():
+                self._refill()
+            if self.cache.live:
+                self._decode()
+        return self._rollouts(range(len(self.prompts)))
+
+    def _fits(self) -> bool:
+        """Whether the next group has a place."""
+        live, used, room = self.cache.live, self.cache.used, self.cache.room
+        free = room.rows - live
+        return bool(self.queue) and free >= len(self.queue[-1][1]) and used < room.prompts
+
+    def _refill(self) -> None:
+        """Take as many groups as fit, prefill their prompts together, draw their first tokens."""
+        while self._fits():
+            taken: list[tuple[int, range]] = []
+            tokens, first = 0, self.cache.live
+            while self._fits() and (not taken or tokens < PREFILL_TOKENS):
+                prompt, rows = self.queue.pop()
+                slot = self.cache.take_slot(len(self.prompts[prompt]))
+                at = self.cache.take_rows(slot, len(rows))
+                self.row[at] = torch.tensor(rows, device=self.row.device)
+                self.joined[at] = [self.steps] * len(rows)
+                taken.append((prompt, rows))
+                tokens += len(self.prompts[prompt])
+            hidden = self._prefill([prompt for prompt, _ in taken])
+            group = torch.tensor([len(rows) for _, rows in taken], device=hidden.device)
+            at = slice(first, self.cache.live)
+            logits = self._sample(hidden.repeat_interleave(group, dim=0), at)
+            self._keep_support(at, logits)
+        self._retire()
+
+    def _prefill(self, prompts: list[int]) -> Tensor:
+        """Keys and values of the last slots' prompts; the hidden state [K, h] of each one's end."""
+        cache, policy = self.cache, self.policy
+        if not cache.shared and len(prompts) > 1:  # only our attention keeps them apart in a row
+            used, found = cache.used, []
+            for i, prompt in enumerate(prompts):
+                cache.used = used - len(prompts) + i + 1
+                found.append(self._prefill([prompt]))
+            return torch.cat(found)
+        texts = [self.prompts[p] for p in prompts]
+        ends = torch.tensor([len(ids) for ids in texts]).cumsum(0).tolist()
+        spans = [range(end - len(ids), end) for end, ids in zip(ends, texts, strict=True)]
+        layout = TreeLayout.of(spans, [[] for _ in spans]).to(policy.device)
+        ids = torch.tensor([[i for ids in texts for i in ids]], device=policy.device)
+        positions = torch.cat([torch.arange(len(i)) for i in texts])[None].to(policy.device)
+        cache.prefill = (layout, slice(cache.used - len(prompts), cache.used))
+        hidden = policy.hidden(ids, positions, cache=cache)
+        cache.prefill = None
+        return hidden[0, [end - 1 for end in ends]]
+
+    def _decode(self) -> None:
+        """One token for every live row."""
+        self.steps += 1
+        live = self.cache.live
+        extent = self.cache.begin(self.steps - min(self.joined[:live]))
+        logits = self.replays.run(self._step, extent) if self.replays else self._step(extent)
+        self._keep_support(slice(0, live), logits)
+        self._retire()
+
+    def _step(self, extent: Extent) -> Tensor | None:
+        """What of it may be replayed: only the extent and what stands in tensors may differ."""
+        cache, rows = self.cache, extent.rows
+        positions = cache.positions()
+        if self.decoder is not None:
+            hidden = self.decoder.step(self.next[:rows], positions, cache)
+        else:
+            hidden = self.policy.hidden(self.next[:rows, None], positions, cache=cache)[:, -1]
+        cache.end()
+        return self._sample(hidden, slice(0, rows))
+
+    def _sample(self, hidden: Tensor, at: slice) -> Tensor | None:
+        """Draw the next token of the rows at some places; logits, where some tokens are cut."""
+        logits = self.head.logits(hidden, self.sampling.temperature)
+        if self.sampling.cuts:
+            logits = cut_logits(logits, self.sampling)
+        row, count = self.row[at], self.cache.count[at]
+        token, logprob, entropy = draw(logits, self.uniform[row, count])
+        self.ids[row, count] = token
+        self.logprobs[row, count] = logprob
+        self.entropy[row, count] = entropy
+        self.next[at] = token
+        return logits if self.sampling.cuts else None
+
+    def _keep_support(self, at: slice, logits: Tensor | None) -> None:
+        """Remember which tokens could have been drawn; None: all."""
+        if logits is not None:
+            rows = self.row[at].tolist()
+            mask = ~logits[: len(rows)].isinf()
+            ids = mask.nonzero()[:, 1].cpu()
+            for i, kept in zip(rows, torch.split(ids, mask.sum(dim=1).tolist()), strict=True):
+                self.kept.setdefault(i, []).append(kept)
+
+    def _retire(self) -> None:
+        """Close finished rows and put the others in their places."""
+        cache = self.cache
+        ended = (self.next[: cache.live, None] == self.eos).any(dim=1).tolist()
+        last = self.steps - self.sampling.max_tokens + 1  # joined then: at the limit now
+        finished = [i for i, end in enumerate(ended) if end or self.joined[i] <= last]
+        if finished:
+            rows = self.row[finished].tolist()
+            self.length[rows] = cache.count[finished].cpu() + 1
+            self.stopped[rows] = torch.tensor([ended[i] for i in finished])
+            source, target = cache.close(finished)
+            for tensor in (self.row, self.next):
+                tensor[target] = tensor[source]
+            self.row[cache.live :] = len(self.length)
+            for a, b in zip(source, target, strict=True):
+                self.joined[b] = self.joined[a]
+            self._tell(rows)
+        if finished or self.joined[cache.live - 1] == self.steps:  # some have come
+            cache.arrange()
+
+    def _tell(self, finished: list[int]) -> None:
+        """Say which groups are complete while others are not."""
+        for row in finished:
+            self.left[row // self.n] -= 1
+        if self.done is not None and (self.queue or self.cache.live):
+            prompts = [p for p in sorted({row // self.n for row in finished}) if not self.left[p]]
+            if prompts:
+                self.done(prompts, self._rollouts(prompts))
+
+    def _rollouts(self, prompts: Sequence[int]) -> Rollouts:
+        """The groups of some prompts, in that order: flat tensors."""
+        rows = [p * self.n + i for p in prompts for i in range(self.n)]
+        length = self.length[rows]
+        used = torch.arange(self.sampling.max_tokens)[None, :] < length[:, None]
+        tokens = (self.ids, self.logprobs, self.entropy)
+        ids, logprobs, entropy = (tensor[rows].cpu()[used] for tensor in tokens)
+        return Rollouts(
+            [list(self.prompts[p]) for p in prompts],
+            self.n,
+            ids,
+            length,
+            logprobs,
+            entropy,
+            self.stopped[rows],
+            self._support(rows) if self.sampling.cuts else None,
+        )
+
+    def _support(self, rows: list[int]) -> Support:
+        """The tokens kept at every position of some rows, flat."""
+        masks = [ids for i in rows for ids in self.kept.get(i, [])]
+        sizes = torch.tensor([0] + [len(ids) for ids in masks])
+        return Support(torch.cat(masks) if masks else sizes[:0], sizes.cumsum(0))

@@ -1,0 +1,76 @@
+"""How the tokens of trees attend on CUDA: runs of queries, each with the keys that it may see.
+
+A packed row is its runs one behind the other, prompts and branches, so queries stay where they are;
+keys are gathered, a prompt's once for each of its branches. Flash attention takes both with their
+bounds (Dao 2023): nothing is padded and no mask is made. Causality is aligned at the ends, so a
+branch's first token sees the whole prompt. It knows no soft cap, and bf16 or fp16 only: the
+self-test before the first step decides whether it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from grpo_train.model.tree_attention import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Where S runs of a row end, and the keys of each."""
+
+    query_ends: Tensor  # [S + 1] int32, from 0
+    key_ends: Tensor  # [S + 1] int32, from 0
+    key: Tensor  # [K] index in the row
+    longest: tuple[int, int]  # run of queries, of keys
+
+    @staticmethod
+    def of(prompts: Sequence[range], branches: Sequence[Sequence[range]]) -> Runs:
+        """From the spans of prompts and each one's branches, in the order of the row."""
+        runs: list[tuple[range, list[range]]] = []
+        for prompt, spans in zip(prompts, branches, strict=True):
+            runs.append((prompt, [prompt]))
+            runs += [(span, [prompt, span]) for span in spans]
+        queries = [len(run) for run, _ in runs]
+        keys = [sum(map(len, seen)) for _, seen in runs]
+        return Runs(
+            torch.tensor([0, *accumulate(queries)], dtype=torch.int32),
+            torch.tensor([0, *accumulate(keys)], dtype=torch.int32),
+            torch.cat([torch.arange(s.start, s.stop) for _, seen in runs for s in seen]),
+            (max(queries), max(keys)),
+        )
+
+    def to(self, device: torch.device) -> Runs:
+        """The same on another device."""
+        query_ends, key_ends = self.query_ends.to(device), self.key_ends.to(device)
+        return Runs(query_ends, key_ends, self.key.to(device), self.longest)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
+        """Attention of one packed row: query [1, H, T, D] → [1, T, H, D].
+
+        Raises NotImplementedError for a soft cap, and what torch raises for other dtypes.
+        """
+        from torch.nn.attention.varlen import varlen_attn  # since torch 2.10
+
+        if rules.cap:
+            raise NotImplementedError("flash attention knows no soft cap")
+        # Autocast leaves turned queries and keys wide.
+        q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+        k, v = (x.index_select(0, self.key) for x in (k, v))
+        out = varlen_attn(
+            q.contiguous(),
+            k,
+            v,
+            self.query_ends,
+            self.key_ends,
+            *self.longest,
+            scale=rules.scale,
+            window_size=(rules.window - 1 if rules.window else -1, 0),
+            enable_gqa=True,
+        )
+        assert isinstance(out, Tensor)  # a pair only where more is asked for
+        return out[None]

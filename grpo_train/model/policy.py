@@ -1,0 +1,265 @@
+"""The policy: a causal language model, its tokenizer, and how the rest of the package reads them.
+
+Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
+layer is read as a `Head`, and our attention, called by its layers, knows what a token may see. The
+one copy of the weights both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because
+a bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grpo_train import distributed
+from grpo_train.errors import ConfigError
+from grpo_train.model.kv_cache import ForkedCache
+from grpo_train.model.logprobs import Head
+from grpo_train.model.onednn import make_fast
+from grpo_train.model.tree_attention import NAME, Attends, register
+
+ADAPTER = "default"  # peft's name of the only adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Model and tokenizer. `eos_ids` end a completion; `pad_id` is only ever masked."""
+
+    model: Any
+    tokenizer: Any
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    checkpointing: bool = False  # recompute activations in the backward pass
+    adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
+    adapter_off: bool = False  # the reference of such a policy: the same weights without them
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def head(self) -> Head:
+        """The output layer over the live weights: read it anew after every update of LoRA."""
+        config = self.model.config.get_text_config()
+        layer = self.model.get_output_embeddings()
+        cap = getattr(config, "final_logit_softcapping", None) or 0.0
+        scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+        scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+        return Head(layer.weight, getattr(layer, "bias", None), float(cap), float(scale))
+
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        tree: Attends | None = None,
+        cache: ForkedCache | None = None,
+    ) -> Tensor:
+        """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
+
+        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: all
+        earlier tokens, as the model itself would have it.
+        """
+        extra: dict[str, Any] = {}
+        mask: Any = None
+        if tree is not None or (cache is not None and self.ours):
+            # A 4-D mask is handed on untouched: this one only says that none is to be made.
+            extra["tree"] = cache if tree is None else tree
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+        elif cache is not None:
+            mask = self._masks(cache)
+        # Transformers recomputes in train mode only, and drops the cache there.
+        if self.model.training != (training := self.checkpointing and torch.is_grad_enabled()):
+            self.model.train(training)
+        off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
+        with self.autocast(), off or contextlib.nullcontext():
+            # Sharded weights are made whole around a method of the model as a whole.
+            trunk = getattr(self.model, distributed.TRUNK, self.model.base_model)
+            out = trunk(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **extra,
+            )
+        hidden: Tensor = out.last_hidden_state
+        return hidden.to(self.compute)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether products are made in bf16 from fp32 masters."""
+        return self.device.type == "cuda" and self.model.dtype == torch.float32
+
+    @property
+    def compute(self) -> torch.dtype:
+        """In which products are made."""
+        dtype: torch.dtype = torch.bfloat16 if self.mixed else self.model.dtype
+        return dtype
+
+    @property
+    def ours(self) -> bool:
+        """Whether the model's layers call our attention, which shares prompts."""
+        return bool(self.model.config.get_text_config()._attn_implementation == NAME)
+
+    def with_checkpointing(self) -> Policy:
+        """The same, recomputing activations in the backward pass."""
+        # Its name since transformers 5; the older one warns there.
+        newer = getattr(self.model, "activation_checkpointing_enable", None)
+        (newer or self.model.gradient_checkpointing_enable)()
+        return replace(self, checkpointing=True)
+
+    def use_own_attention(self) -> None:
+        """Back to the model's own: what to do where the self-test finds ours to be wrong."""
+        softcap = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
+        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+
+    def _masks(self, cache: ForkedCache) -> Any:
+        """The mask in the form that this model takes: one, or one a kind of layer."""
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = set(getattr(config, "layer_types", None) or ())
+        full = cache.bias(0, self.compute)
+        if not window or (kinds and "sliding_attention" not in kinds):
+            return full
+        slid = cache.bias(window, self.compute)
+        return {"full_attention": full, "sliding_attention": slid} if kinds else slid
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bf16 autocast with fp32 masters on CUDA; nothing on CPU."""
+        if not self.mixed:
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            yield
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt, with what the tokenizer puts before a text (a BOS)."""
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids[:-1] if len(ids) > 1 and ids[-1] in self.eos_ids else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of a completion, without special tokens."""
+        text: str = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight by its Hugging Face name, an adapter merged in: what other engines load."""
+        weights = whole_weights(self.model)
+        yield from _merged(self.model, weights) if self.adapter is not None else weights
+
+    def save(self, folder: Path) -> None:
+        """A normal Hugging Face directory, an adapter merged in."""
+        weights = dict(self.named_weights())  # in every process: they may be sharded
+        if distributed.rank() == 0:
+            self.model.save_pretrained(folder, state_dict=weights)
+            self.tokenizer.save_pretrained(folder)
+
+
+def load_policy(path: str, *, device: str = "auto") -> Policy:
+    """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        raise ConfigError(f"cannot load the model `{path}`: no such folder - at `model`")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
+    return wrap(model, tokenizer, device=device)
+
+
+def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
+    """A policy of a model and a tokenizer that are already there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if model.config._attn_implementation in ("sdpa", "eager"):
+        register()
+        model.set_attn_implementation(NAME)
+    model.to(device)
+    model.eval()
+    _remove_dropout(model)
+    if device == "cpu":
+        make_fast(model)
+    eos = _eos_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
+    return Policy(model, tokenizer, eos, int(pad))
+
+
+def _remove_dropout(model: Any) -> None:
+    """Dropout in the policy's forward would make every ratio noise, in train mode too."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout") and isinstance(module.attention_dropout, float):
+            module.attention_dropout = 0.0
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every id that ends a completion: the tokenizer's and the generation config's."""
+    found: set[int] = set()
+    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+        found.update(source if isinstance(source, list) else [source] if source is not None else [])
+    if not found:
+        raise ConfigError("the tokenizer has no end-of-text token - at `model`")
+    return tuple(sorted(found))
+
+
+def frozen_copy(policy: Policy) -> Policy:
+    """The reference: the policy as it is now, never to be trained. No copy where it has adapters
+    that are still without effect: the reference is the policy with them switched off."""
+    if policy.adapter is not None:
+        return replace(policy, adapter_off=True)
+    model = copy.deepcopy(policy.model)
+    model.requires_grad_(requires_grad=False)
+    return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
+
+
+def whole_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The model's state, tied weights tied as they are there."""
+    seen: dict[int, Tensor] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen[id(tensor)] = distributed.whole(tensor.detach())
+        yield name, seen[id(tensor)]
+
+
+def _merged(model: Any, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Weights as the model without adapters names them: W + scale · B A.
+
+    `weights` must come in the model's order, where A and B follow their W.
+    """
+    base: dict[str, Tensor] = {}
+    for name, tensor in weights:
+        stem, _, part = name.partition(".base_layer.")
+        layer, _, factor = name.partition(".lora_")
+        if part == "weight":
+            base[stem] = tensor
+        elif part:
+            yield f"{stem}.{part}", tensor
+        elif factor.startswith("A."):
+            base[f"{layer}.A"] = tensor
+        elif factor.startswith("B."):
+            change = low_rank(model.get_submodule(layer), base.pop(f"{layer}.A"), tensor)
+            yield f"{layer}.weight", base.pop(layer) + change
+        else:
+            yield name, tensor
+
+
+def low_rank(module: Any, a: Tensor, b: Tensor) -> Tensor:
+    """What an adapter of peft's adds to its layer's weight: scale · B A."""
+    change: Tensor = module.scaling[ADAPTER] * (b @ a)
+    return change.T if module.fan_in_fan_out else change

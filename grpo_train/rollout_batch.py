@@ -1,0 +1,163 @@
+"""prompts → rollouts → scores → advantages: what the next updates learn from."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_train.config import Config
+from grpo_train.data import Prompts
+from grpo_train.errors import ConfigError
+from grpo_train.objective import loss as losses
+from grpo_train.objective.advantage import METHODS, gdpo, has_signal, opo, overlong, pass_at_k
+from grpo_train.objective.update import Batch
+from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
+from grpo_train.scoring import Moment, Scored, answer
+from grpo_train.session import Drawn, Session, sampling
+
+
+def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
+    """prompts → rollouts → scores → advantages."""
+    config = session.config
+    began = time.perf_counter()
+    prompts, rollouts, scored, spent = sample_batch(session)
+    reward = torch.from_numpy(scored.reward.copy())
+    if config.advantage.overlong_tokens:
+        limit = config.sampling.max_tokens
+        reward += overlong(rollouts.length, limit=limit, cache=config.advantage.overlong_tokens)
+    valid = ~torch.isnan(reward)
+    ref = None
+    if session.reference is not None:
+        ref = session.updater.logprobs(session.reference, rollouts, valid)
+    if ref is not None and config.loss.kl_in == "reward":
+        row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
+        penalty = losses.kl_penalty(rollouts.old_logprobs, ref, row, len(rollouts))
+        reward -= config.loss.kl_coef * penalty
+    advantage = _advantages(reward, rollouts, scored, config)
+    if config.loss.mask_truncated:
+        valid &= rollouts.stopped
+    old, weight = rollouts.old_logprobs, torch.ones(len(rollouts.ids))
+    apart: dict[str, float] = {}
+    if session.mismatch != "off":
+        old, entropy = session.updater.measure(session.policy, rollouts, valid, with_entropy=True)
+        rollouts = replace(rollouts, entropy=entropy)
+        weight = _mismatch(old, rollouts, config, session.mismatch)
+        apart = _mismatch_metrics(old, weight, rollouts, valid)
+    if config.loss.top_entropy < 1:
+        weight = weight * losses.top_entropy_mask(rollouts.entropy, config.loss.top_entropy)
+    session.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
+    session.record.samples(session.step + 1, prompts, scored, session.drawn.advantage)
+    metrics = _batch_metrics(reward, rollouts, scored) | spent | apart
+    metrics["tokens_per_s"] = len(rollouts.ids) / (time.perf_counter() - began)
+    return Batch(rollouts, advantage.float(), valid, old, weight, ref), metrics
+
+
+def sample_batch(session: Session) -> tuple[Prompts, Rollouts, Scored, dict[str, float]]:
+    """A rollout batch; groups without signal are replaced `config.resample` times at most."""
+    config = session.config
+    prompts, rollouts, scored, spent = _sample_once(session, config.prompts_per_step)
+    for _ in range(config.resample):
+        signal_ = has_signal(torch.from_numpy(scored.reward).view(len(prompts), -1)).tolist()
+        dead = signal_.count(False)
+        if not dead:
+            break
+        alive = [p for p, good in enumerate(signal_) if good]
+        new_prompts, new_rollouts, new_scored, more = _sample_once(session, dead)
+        g = config.sampling.group_size
+        rows = [p * g + i for p in alive for i in range(g)]
+        scored = Scored.join([scored.take(rows), new_scored])
+        prompts = Prompts.join([prompts.pick(alive), new_prompts])
+        rollouts = join_rollouts([rollouts.pick(alive), new_rollouts])
+        spent = {name: value + more[name] for name, value in spent.items()}
+    return prompts, rollouts, scored, spent
+
+
+def _sample_once(
+    session: Session, count: int
+) -> tuple[Prompts, Rollouts, Scored, dict[str, float]]:
+    config = session.config
+    prompts = session.prompts.pick(session.sampler.take(count))
+    group_size = config.sampling.group_size
+    seeds = row_seeds(config.seed, session.rollouts, torch.arange(count * group_size))
+    session.rollouts += 1
+    rollouts, scored, spent = answer(
+        session.engine,
+        session.scorer,
+        session.policy,
+        prompts,
+        sampling(config),
+        seeds,
+        Moment(session.step, config.steps),
+    )
+    return prompts, rollouts, scored, spent
+
+
+def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Config) -> Tensor:
+    """[B] float64."""
+    grouped, method = reward.view(-1, rollouts.group_size), config.advantage.method
+    if method == "opo":
+        return opo(grouped, rollouts.length.view_as(grouped)).view(-1)
+    if method == "pass_at_k":
+        return pass_at_k(grouped, k=config.advantage.k).view(-1)
+    if method == "gdpo":
+        weights = config.advantage.scores or dict.fromkeys(scored.scores, 1.0)
+        unknown = ", ".join(f"`{name}`" for name in weights if name not in scored.scores)
+        if unknown:
+            raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
+        columns = [torch.from_numpy(scored.scores[n].copy()).view_as(grouped) for n in weights]
+        return gdpo(columns, list(weights.values())).view(-1)
+    return METHODS[method](grouped).view(-1)
+
+
+def _mismatch(old: Tensor, rollouts: Rollouts, config: Config, how: str) -> Tensor:
+    c = config.loss
+    row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
+    return losses.mismatch_weight(
+        old,
+        rollouts.old_logprobs,
+        row,
+        len(rollouts),
+        level=c.mismatch_level,
+        how="mask" if how == "mask" else "truncate",
+        low=c.mismatch_low,
+        high=c.mismatch_high,
+    )
+
+
+def _mismatch_metrics(
+    old: Tensor, weight: Tensor, rollouts: Rollouts, valid: Tensor
+) -> dict[str, float]:
+    """How far the engine's logprobs are from the trainer's, over the rows that count."""
+    here = valid.repeat_interleave(rollouts.length)
+    if not bool(here.any()):
+        return {}
+    apart = (rollouts.old_logprobs - old)[here]  # log of sampler / trainer, under the sampler
+    return {
+        "mismatch/gap": float(apart.abs().mean()),
+        "mismatch/max": float(apart.abs().max()),
+        "mismatch/kl": float(apart.mean()),
+        "mismatch/weight": float(weight[here].mean()),
+    }
+
+
+def _batch_metrics(reward: Tensor, rollouts: Rollouts, scored: Scored) -> dict[str, float]:
+    """What a rollout batch looks like, before the update."""
+    present = reward[~torch.isnan(reward)].numpy()
+    groups = reward.view(-1, rollouts.group_size)
+    found = {
+        "reward": float(np.mean(present)) if len(present) else float("nan"),
+        "reward_std": float(np.std(present)) if len(present) else float("nan"),
+        "null": float(torch.isnan(reward).double().mean()),
+        "errors": scored.errors(),
+        "signal": float(has_signal(groups).double().mean()),
+        "length": float(rollouts.length.double().mean()),
+        "truncated": float((~rollouts.stopped).double().mean()),
+        "entropy": float(rollouts.entropy.double().mean()),
+        "tokens": float(len(rollouts.ids)),
+    }
+    found |= {f"score/{name}": value for name, value in scored.means().items()}
+    return found | {f"spread/{name}": value for name, value in scored.spreads().items()}

@@ -1,0 +1,210 @@
+"""The run folder: what was asked, what it ran with, what came out.
+
+runs/<name>/
+  config.toml        every field, resolved
+  ruleset.reward     the canonical text, beside it the files that it names
+  run.json           ruleset hash, versions, hardware, git state, command
+  metrics.jsonl      one object a step; evaluations have their own lines
+  samples.jsonl      one group a step, with its scores and statuses; rows that show an alarm
+  alarms.jsonl       what went wrong, and where in samples.jsonl it shows
+  checkpoints/       step-000050/ …
+  model/             the trained policy, a Hugging Face directory
+  report.html        curves, alarms, samples with their trees; self-contained
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo_train import distributed
+from grpo_train.config import Config, dump_config
+from grpo_train.data import Prompts
+from grpo_train.errors import ConfigError
+from grpo_train.run.report import write_report
+from grpo_train.run.trackers import Tracker, open_trackers
+from grpo_train.scoring import Scored
+
+PACKAGES = "grpo-rewards torch transformers tokenizers peft vllm numpy lark sympy".split()
+LOGS = ("metrics.jsonl", "samples.jsonl", "alarms.jsonl")
+
+
+class Record:
+    """Appends to a run folder; every line is flushed, so a killed run loses at most one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.trackers: list[Tracker] = []
+        self.quiet = distributed.rank() > 0  # the first process writes
+
+    def check_free(self) -> None:
+        """A folder that already holds a run is not written over."""
+        if (self.folder / "metrics.jsonl").exists():
+            raise ConfigError(
+                f"{self.folder} holds a run already - at `name`\n"
+                f"hint: grpo-train resume {self.folder}, or another name"
+            )
+
+    def create(self, config: Config, scorer: Any) -> None:
+        """Start a folder that is free."""
+        if self.quiet:
+            return
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.toml").write_bytes(dump_config(config))
+        scorer.save(self.folder / "ruleset.reward")
+        facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
+        (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        self.trackers = open_trackers(config, self.folder, 0)
+
+    def restart(self, config: Config, step: int) -> None:
+        """Go on after `step`: forget what came later, write down the config as it is now."""
+        if not self.quiet:
+            _replace(self.folder / "config.toml", dump_config(config).decode())
+            self.truncate(step)
+            self.trackers = open_trackers(config, self.folder, step)
+        distributed.barrier()
+
+    def metrics(self, step: int, values: dict[str, float]) -> dict[str, Any]:
+        """One line of `metrics.jsonl`, returned as it will be read; what is not finite is null."""
+        row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._append("metrics.jsonl", [row])
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for tracker in self.trackers:
+            tracker.log(step, finite)
+        return row
+
+    def samples(
+        self,
+        step: int,
+        prompts: Prompts,
+        scored: Scored,
+        advantage: Sequence[float],
+        *,
+        rows: Sequence[int] | None = None,
+        alarm: str = "",
+    ) -> None:
+        """Rows of a rollout batch in `samples.jsonl`: the first group, or those asked for."""
+        size = len(scored.texts) // len(prompts)
+        found = []
+        for i in range(size) if rows is None else rows:
+            scores = {name: _number(column[i]) for name, column in scored.scores.items()}
+            status = {n: c[i] for n, c in scored.status.items() if c[i] != "ok"}
+            row: dict[str, Any] = {"step": step} | ({"alarm": alarm} if alarm else {})
+            row |= {"prompt": prompts.text[i // size], "completion": scored.texts[i]}
+            row |= {
+                "gold": prompts.rows[i // size].get("gold"),
+                "reward": _number(scored.reward[i]),
+            }
+            found.append(row | {"advantage": advantage[i], "scores": scores, "status": status})
+        self._append("samples.jsonl", found)
+
+    def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int] | None:
+        """A line of `alarms.jsonl`; its evidence are the last `rows` lines of `samples.jsonl`."""
+        if self.quiet:
+            return None
+        last = (self.folder / "samples.jsonl").read_bytes().count(b"\n")
+        place = (last - rows + 1, last) if rows else None
+        self._append("alarms.jsonl", [{"step": step, "alarm": name, "text": text, "rows": place}])
+        return place
+
+    def truncate(self, step: int) -> None:
+        """Forget what came after a checkpoint, so that a resumed run does not write it twice."""
+        for name in LOGS:
+            path = self.folder / name
+            if path.exists():
+                kept = [line for line in _whole_lines(path) if line["step"] <= step]
+                _replace(path, "".join(_line(row) for row in kept))
+
+    def read(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+        """The lines of a log."""
+        path = self.folder / name
+        return _whole_lines(path) if path.exists() else []
+
+    def close(self) -> None:
+        """No more metrics."""
+        for tracker in self.trackers:
+            tracker.close()
+        self.trackers = []
+
+    def report(self) -> Path:
+        """Write `report.html`: curves, alarms and samples with their trees; self-contained."""
+        logs = [self.read(name) for name in LOGS]
+        return write_report(self.folder, *logs)
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        if self.quiet:
+            return
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write("".join(_line(row) for row in rows))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all, whenever the process dies."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _line(row: dict[str, Any]) -> str:
+    # A completion may hold lone surrogates, which UTF-8 refuses: JSON's escapes do not.
+    return json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines but a last one that was cut short."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and git state: what a number depends on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": versions | {"python": platform.python_version()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "processes": distributed.size(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if cuda else None,
+        },
+        "git": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain"))},
+        "command": sys.argv,
+    }
+
+
+def _git(*arguments: str) -> str:
+    """A line of git's, or nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,163 @@
+"""Laws of equality: what every pair must obey, whatever is compared."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from math_text import answers, expressions, hostile
+
+from grpo_rewards.columns import Status
+from grpo_rewards.rules.math.equality import Verdict, compile_gold, decide, equal
+from grpo_rewards.rules.math.latex.parser import Node, parse
+
+sympy = pytest.importorskip("sympy")
+
+
+def says(answer: str, gold: str, **options: object) -> bool | None:
+    return equal(answer, gold, extract="none", **options).value  # type: ignore[arg-type]
+
+
+@given(hostile, hostile)
+@settings(max_examples=400)
+def test_no_text_raises(answer: str, gold: str) -> None:
+    verdict = equal(answer, gold)
+    assert isinstance(verdict, Verdict) and isinstance(verdict.status, Status)
+    assert verdict.value is not None or verdict.rung in ("gold", "pass")
+
+
+@given(answers)
+def test_every_answer_equals_itself(text: str) -> None:
+    assert says(text, text) is True
+
+
+@given(answers, answers)
+def test_equality_is_symmetric(left: str, right: str) -> None:
+    assert says(left, right) == says(right, left)
+
+
+@given(answers)
+def test_decoration_means_nothing(text: str) -> None:
+    for dressed in (
+        f"  {text} ", f"${text}$", f"\\boxed{{{text}}}", f"\\[ {text} \\]", f"{text}.",
+        text.replace("\\frac", "\\dfrac"), text.replace("(", "\\left(").replace(")", "\\right)"),
+        text.replace(" + ", "+"), text.replace(" - ", " -  "),
+    ):  # fmt: skip
+        assert equal(dressed, text).value is True, dressed
+        assert equal(text, dressed).value is True, dressed
+
+
+@given(st.lists(expressions, min_size=2, max_size=4), st.randoms(use_true_random=False))
+def test_sums_products_sets_and_lists_have_no_order(parts: list[str], random: object) -> None:
+    shuffled = parts[:]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    for left, join, right in (("", "+", ""), ("(", ") \\cdot (", ")"), ("\\{", ", ", "\\}"),
+                              ("", ", ", "")):  # fmt: skip
+        written, moved = (left + join.join(order) + right for order in (parts, shuffled))
+        assert says(written, moved) is True
+
+
+@given(st.integers(2, 10**9), st.integers(0, 9), st.data())
+def test_another_digit_is_another_number(value: int, digit: int, data: st.DataObject) -> None:
+    text = str(value)
+    at = data.draw(st.integers(0, len(text) - 1))
+    other = text[:at] + str(digit) + text[at + 1 :]
+    assume(int(other) != value)
+    for shape in ("{}", "{}x", "\\frac{{{}}}{{7}}", "\\sqrt{{{}}}", "({}, 3)", "[{}, \\infty)",
+                  "x = {}", "x > {}", "\\{{{}, -1\\}}", "{} \\text{{ cm}}",
+                  "{}_{{12}}"):  # fmt: skip
+        assert says(shape.format(other), shape.format(text)) is False, shape
+
+
+@given(expressions)
+def test_another_sign_operator_or_bracket_is_refused(text: str) -> None:
+    assert says(f"({text}) + 1", text) is False
+    assert says(f"-(({text})^2 + 1)", f"({text})^2 + 1") is False
+    assert says(f"(({text})^2 + 1) \\cdot 2", f"({text})^2 + 1") is False
+    assert says(f"({text}, z)", f"[{text}, z]") is False
+    assert says(f"z \\le {text}", f"z < {text}") is False
+    assert says(f"z > {text}", f"z < {text}") is False
+
+
+def _by_sympy(text: str) -> object:
+    from grpo_rewards.rules.math.compare.sympy_rung import to_sympy
+
+    tree = parse(text)
+    assert isinstance(tree, Node)
+    return to_sympy(tree)
+
+
+@given(expressions, expressions)
+@settings(max_examples=60)
+def test_the_oracle_agrees(left: str, right: str) -> None:
+    """SymPy at a point of its own choice against our verdict."""
+    names = sympy.symbols("x y n a")
+    point = dict(zip(names, (sympy.Rational(17, 13), -sympy.Rational(5, 7), 3, 11), strict=True))
+    try:
+        difference = sympy.N((_by_sympy(left) - _by_sympy(right)).subs(point), 40)  # type: ignore[operator]
+    except (TypeError, ValueError):
+        assume(False)
+    assume(difference.is_finite)
+    verdict = says(left, right)
+    if abs(difference) > 1e-20:
+        assert verdict is False
+    else:
+        assert verdict is not False
+
+
+@given(expressions, st.integers(1, 9))
+@settings(max_examples=60)
+def test_rewritten_expressions_are_equal(text: str, number: int) -> None:
+    rewritten = [
+        f"({text}) \\cdot {number} / {number}", f"({text}) + {number} - {number}",
+        f"\\frac{{({text}) \\cdot ({text}) + ({text})}}{{({text}) + 1}}",
+        f"\\sin^2({text}) + \\cos^2({text}) - 1 + ({text})", str(sympy.expand(_by_sympy(text))),
+    ]  # fmt: skip
+    for other in rewritten:
+        verdict = says(other, text)
+        assert verdict is not False, other
+
+
+@given(answers, st.sampled_from(["41", "x^{17}+1", r"\{-3, 99\}", "(5, 6, 7, 8)"]))
+def test_another_answer_behind_never_turns_wrong_into_right(gold: str, wrong: str) -> None:
+    assume(equal(wrong, gold).value is False)
+    for joined in (f"{wrong}, {gold}", f"{gold} or {wrong}", f"{wrong} = {wrong}, or {gold}"):
+        assume(equal(joined, gold).rung != "choice")
+        assert equal(f"\\boxed{{{joined}}}", gold).value is not True, joined
+    assert equal(f"\\boxed{{{gold}}} \\boxed{{{wrong}}}", gold).value is not True
+
+
+def test_blame_goes_to_the_gold_that_cannot_be_read() -> None:
+    verdict = equal("5", "((")
+    assert (verdict.value, verdict.status, verdict.rung) == (None, Status.UNPARSED, "gold")
+
+
+def test_a_missing_answer_is_wrong() -> None:
+    for missing in (None, "", "   ", r"\boxed{}", "<think> 5"):
+        verdict = equal(missing, "5")
+        assert (verdict.value, verdict.status) == (False, Status.MISSING), missing
+
+
+def test_an_unreadable_answer_is_wrong() -> None:
+    verdict = equal(r"\boxed{\frac{1}}", "5")
+    assert (verdict.value, verdict.status) == (False, Status.UNPARSED)
+
+
+def test_what_is_too_large_to_compute_is_refused_and_says_so() -> None:
+    for bomb in ("9^{9^{9^9}}", "(10^{10})!", r"\sin(10^{10^{10}})", "10!!!!", "1.5^{10^{15}}"):
+        verdict = equal(bomb, "7")
+        assert (verdict.value, verdict.status) == (False, Status.TOO_LARGE), bomb
+
+
+def test_golds_can_be_pickled_and_reused() -> None:
+    gold = compile_gold(r"\frac{1}{2} \text{ cm}")
+    again = pickle.loads(pickle.dumps(gold))
+    assert again == gold and equal("0.5 cm", again).value is True
+
+
+def test_the_last_rung_settles_what_the_others_pass() -> None:
+    assert equal(r"\sum_{k=1}^{n} k + 0", r"\sum_{k=0}^{n} k").rung == "pass"
+    assert decide(r"\sum_{k=1}^{n} k", r"\sum_{k=0}^{n} k").value is True
+    assert decide(r"\sum_{k=2}^{n} k", r"\sum_{k=0}^{n} k").value is False
