@@ -33,6 +33,7 @@ from grpo_rewards.types import (
     CHAT,
     EVERYTHING,
     FORMAT,
+    NOTHING,
     NULL,
     NUM,
     PATTERN,
@@ -166,7 +167,9 @@ class Lowering:
         kinds = {bool: BOOL, int: NUM, float: NUM, str: TEXT, type(None): NULL}
         type_ = kinds.get(type(value), ANY)
         is_number = type_.is_numeric
-        interval = Interval(float(value), float(value)) if is_number else EVERYTHING
+        interval = NOTHING if value is None else EVERYTHING
+        if is_number:
+            interval = Interval(float(value), float(value))
         return self._add(Node("const", (), (("value", value),), type_, interval, place=place))
 
     def _add(self, node: Node) -> int:

@@ -16,7 +16,7 @@ from grpo_rewards.errors import Place
 from grpo_rewards.limits import MAX_RANGE_ATOMS, MAX_RANGE_WORK
 from grpo_rewards.rules.rule import Rule
 from grpo_rewards.syntax.tree import NOWHERE
-from grpo_rewards.types import EVERYTHING, UNIT, Interval, Level, Type, union
+from grpo_rewards.types import EVERYTHING, NOTHING, UNIT, Interval, Level, Type, union
 
 #: Operators that decide per row which of their arguments are needed at all.
 LAZY = ("if", "and", "or", "??")
@@ -217,7 +217,8 @@ def tight_interval(graph: Graph, root: int) -> Interval:
     for truths in itertools.product((0.0, 1.0), repeat=len(atoms)):
         assumed = {atom: Interval(t, t) for atom, t in zip(atoms, truths, strict=True)}
         results.append(_intervals(graph, order, assumed)[root])
-    return union(results)
+    found = union(results)
+    return EVERYTHING if found == NOTHING else found
 
 
 def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
@@ -247,9 +248,16 @@ def _intervals(
 
 
 def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
-    """The interval of one node from those of its arguments; whole ones for what is no number."""
+    """The interval of one node from those of its arguments; whole ones for what is no number, and
+    none for the word `null`, so that `x if c else null` keeps the range of `x`."""
+    if node.type.kind == "null":
+        return NOTHING
     if not node.type.is_numeric:
         return EVERYTHING
+    if node.op not in ("if", "??", "settle") and NOTHING in args:
+        if _is_strict(node, args):
+            return NOTHING
+        args = [EVERYTHING if arg == NOTHING else arg for arg in args]
     match node.op:
         case "const" | "input":
             return node.interval
@@ -270,3 +278,11 @@ def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
     assert node.rule is not None
     result = node.rule.range(args, dict(node.options))
     return UNIT if node.type.kind == "bool" and not UNIT.covers(result) else result
+
+
+def _is_strict(node: Node, args: Sequence[Interval]) -> bool:
+    """Whether a node is null for want of an argument that is never a number."""
+    if node.rule is None or node.rule.level != Level.CONST:  # a group's other rows may have one
+        return False
+    types = node.rule.types(len(args))
+    return any(a == NOTHING and not t.nullable for a, t in zip(args, types, strict=True))

@@ -210,6 +210,9 @@ _JSON = (
     rule("json.field_f1(text: text, gold: any) -> num?", RowKernel(json_fields.f1),
          "The F1 of a JSON text's fields against those of the gold; 0 for what is no JSON.",
          range=UNIT, cost=2, example='json.field_f1("[1, 2]", "[2, 3]")'),
+    rule("json.text(value: any) -> text?", RowKernel(json_fields.text_of),
+         "A JSON value as text, which a format can be matched with; null for what is no JSON.",
+         example='json.text("[1, 2]")'),
 )  # fmt: skip
 
 _LANGUAGE = (

@@ -85,6 +85,12 @@ def test_one_run_reports_all_and_does_not_repeat_itself() -> None:
         ("p and not p", "0..0"),
         ("schedule(a, 0 -> 0.25, 9 -> 1)", "0.25..1"),
         ("exp(clamp(a, 0, 0)) + sqrt(4)", "3..3"),
+        ("p if a > 0 else null", "0..1"),
+        ("case { p -> 2, a > 0 -> 3 }", "2..3"),
+        ("1 + (null if p else p)", "1..1"),
+        ("null ?? p", "0..1"),
+        ("(p if p else null) + (1 if p else null)", "2..2"),
+        ("(null if p else null) + a", "-inf..inf"),
     ],
 )
 def test_ranges_are_inferred(expr: str, interval: str) -> None:

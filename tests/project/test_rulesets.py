@@ -107,9 +107,14 @@ def _row(path: Path) -> str:
 
 # A right answer earns more than any other, whatever is paid for besides it.
 
-THOUGHTS = st.sampled_from(["We add both numbers, so we are done here. ",
-                            "Wir addieren beide Zahlen, also sind wir fertig. ",
-                            "我们把这两个数加起来，所以做完了。", "so so so so so so "])  # fmt: skip
+THOUGHTS = st.sampled_from(
+    [
+        "We add both numbers, so we are done here. ",
+        "Wir addieren beide Zahlen, also sind wir fertig. ",
+        "我们把这两个数加起来，所以做完了。",
+        "so so so so so so ",
+    ]
+)
 THOUGHT = st.tuples(THOUGHTS, THOUGHTS, st.integers(1, 40)).map(lambda t: t[0] + t[1] * t[2])
 TAGGED = "<think>{thought}</think><answer>{answer}</answer>"
 RECORD = {"name": "Ada", "date": "1843-09-01", "total": 12.5}
@@ -166,6 +171,26 @@ def test_a_right_answer_earns_more_than_any_wrong_or_empty_one(
     ).reward
     right = np.array([True, *(given == answer for given in answers)])
     assert found[right].min() > found[~right].max(initial=-np.inf)
+
+
+BROKEN = [
+    RECORD | {"date": "1 September"}, RECORD | {"more": 1}, {}, [RECORD], None, "see figure", "{",
+    '{"name": "A", "name": "A", "date": "1843-09-01", "total": 1}',
+]  # fmt: skip
+
+
+@given(st.sampled_from(BROKEN), st.booleans(), st.sampled_from([RECORD, {"name": 1}, None]))
+@settings(deadline=None)
+def test_a_gold_that_is_no_record_skips_the_row_whatever_the_answer(
+    scorers: dict[str, gr.Scorer], gold: object, as_text: bool, other: object
+) -> None:
+    broken = json.dumps(gold) if as_text and not isinstance(gold, str) else gold
+    whole = json.dumps(RECORD) if as_text else RECORD
+    texts = [gold if isinstance(gold, str) else json.dumps(gold), json.dumps(other), "junk", ""]
+    golds = [broken] * len(texts) + [whole]
+    found = scorers["json_extract"](completion=[*texts, json.dumps(RECORD)], gold=golds)
+    assert np.isnan(found.reward).tolist() == [True] * len(texts) + [False]
+    assert found.reward[-1] == pytest.approx(1.1)
 
 
 def test_among_right_answers_of_a_group_the_shorter_earns_no_less(
