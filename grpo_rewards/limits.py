@@ -82,5 +82,8 @@ MAX_REQUEST_ROWS = 20_000  # of one request; larger batches are cheaper in two
 MAX_QUEUE = 64  # requests that wait or run; the next one is told to come back
 MAX_UPLOADS = 16  # rulesets that were sent in; the oldest goes first
 
+# What a run warns of.
+MIN_FOUND_SHARE = 0.01  # of rows: a policy that seldom answers still does in one of a hundred
+
 # What a report holds.
 MAX_REPORT_CHARS = 20_000  # of one text; a page of 500 stays in the tens of megabytes at worst

@@ -200,6 +200,9 @@ def _show(totals: Totals, graph: Graph, output: Path | None, *, ops: bool) -> No
     skipped = f", {totals.skipped:,} unreadable lines passed over" if totals.skipped else ""
     arrow = f" → {output}" if output else ""
     out.print(f"{totals.rows:,} rows{skipped}{arrow}", markup=False)
+    for warning in totals.warnings:
+        hint = f"\n  hint: {warning.hint}" if warning.hint else ""
+        out.print(f"warning: {warning}{hint}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(totals: Totals, graph: Graph) -> Table:
@@ -247,6 +250,7 @@ def _as_json(
             for op in totals.ops(scorer.graph)
         ],
         "stages": totals.stages,
+        "warnings": [dataclasses.asdict(warning) for warning in totals.warnings],
         "checks": [dataclasses.asdict(result) for result in results],
     }
 

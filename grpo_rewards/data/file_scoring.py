@@ -21,6 +21,7 @@ from grpo_rewards.scoring.memo import code_digest
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.scoring.scores import Scores
 from grpo_rewards.types import Level
+from grpo_rewards.unfound import Unfound, unfound
 
 BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
 
@@ -145,7 +146,9 @@ class _Run:
         self._complete = False
         self._skipped_before = 0
         if target is not None:
-            metadata = {"ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine}
+            metadata: dict[str, Any] = {
+                "ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine
+            }  # fmt: skip
             self._metadata = metadata
             self._output = open_output(target, self._dataset, scorer.graph, metadata)
             self._journal = Journal(target, self._identity())
@@ -271,11 +274,22 @@ class _Run:
         self._journal.add(len(batch), data, batch.groups, state)
 
     def finish(self) -> Totals:
-        """The output appears."""
+        """The output appears, with what there is to warn of."""
+        found = unfound(self._scorer.graph, self.totals.stats)
+        self.totals.warnings = [self._with_first_row(warning) for warning in found]
         if self._journal is not None and self._output is not None:
+            if found:  # a report shows them
+                self._metadata["warnings"] = [f"{w}. {w.hint}" for w in self.totals.warnings]
             with self.totals.timed("write"):
                 self._journal.finish(self._output.write, self._metadata)
         return self.totals
+
+    def _with_first_row(self, warning: Unfound) -> Unfound:
+        """With what the first row of the file has where the extraction reads."""
+        columns = {name: path for name, path in self._paths.items() if name == warning.reads}
+        dataset = open_dataset(self._dataset.path, on_bad_line="skip")
+        first = next(dataset.batches(1, columns=columns, limit=1), None) if columns else None
+        return warning if first is None else warning.seen(first.columns[warning.reads][0])
 
     def keep(self) -> int:
         """The run fails: how many rows a later one need not score again."""
