@@ -66,6 +66,13 @@ class InputSpec:
         """The columns that may be bound to it, in the order they are tried."""
         return tuple(dict.fromkeys((*self.sources, self.name)))
 
+    @property
+    def role(self) -> str:
+        """Whose last message is the text of a conversation: the user's for a prompt, which goes by
+        that name, and the assistant's for everything else, so that only its words are paid."""
+        is_prompt = "prompt" in self.names and self.level != Level.ROW
+        return "user" if is_prompt else "assistant"
+
 
 @dataclass(frozen=True, slots=True)
 class TestCase:

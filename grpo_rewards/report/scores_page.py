@@ -17,9 +17,9 @@ from grpo_rewards.data.file_scoring import BATCH_ROWS, column_paths
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.reader import NOWHERE, lookup, open_dataset
 from grpo_rewards.errors import BatchError
-from grpo_rewards.explain.marks import text_of
 from grpo_rewards.report import charts
 from grpo_rewards.report.page import Report, ReportRow
+from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
 
 TEXTS = {"completion": ("completion", "response", "prediction"), "prompt": ("prompt", "question"),
@@ -245,7 +245,7 @@ def _rows(
         record = scored.records[i]
         status = {n: scored.status[n][i] for n in scored.names if scored.status[n][i] != "ok"}
         row = ReportRow(i, text_of(record.get(texts["completion"])), scored.row(i), status)
-        row.prompt = text_of(record.get(texts["prompt"]))
+        row.prompt = text_of(record.get(texts["prompt"]), "user")
         gold = record.get(texts["gold"])
         row.gold = None if gold is None else text_of(gold)
         if scorer is not None:
