@@ -128,6 +128,7 @@ class Graph:
     scores: dict[str, int] = field(default_factory=dict)
     reward: int = -1
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+    asides: dict[str, InputSpec] = field(default_factory=dict)  # tests, attacks and checks alone
     params: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
@@ -145,6 +146,10 @@ class Graph:
             known = self._ids[key] = len(self.nodes)
             self.nodes.append(node)
         return known
+
+    def input(self, name: str) -> InputSpec:
+        """What is known of a column that the ruleset reads, or a test, an attack or a check."""
+        return self.inputs[name] if name in self.inputs else self.asides[name]
 
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]

@@ -58,7 +58,7 @@ def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[s
     graph = scorer.graph
     matches = [
         (graph[node.args[0]].value, graph[node.args[1]].option("name"))
-        for node in graph.nodes
+        for node in map(graph.__getitem__, graph.reachable(graph.columns.values()))
         if node.op == "match" and graph[node.args[1]].op == "input"
     ]
     matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]

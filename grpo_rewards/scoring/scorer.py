@@ -169,7 +169,7 @@ class Scorer:
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
         for name in plan.inputs:
-            inputs[name] = bind(self._graph.inputs[name], columns, size, limit_chars=limit)
+            inputs[name] = bind(self._graph.input(name), columns, size, limit_chars=limit)
         groups = None
         if "group" in columns:
             groups = group_numbers(columns["group"], size)
