@@ -411,5 +411,14 @@ def compile(  # the field's word, as in re.compile
 def engine_versions() -> tuple[tuple[str, str], ...]:
     """The engine fingerprint: package versions and the Unicode table."""
     packages: Sequence[str] = ("grpo-rewards", "sympy", "lark", "langdetect", "google-re2")
-    versions = [(name, importlib.metadata.version(name)) for name in packages]
+    versions = [(name, version_of(name)) for name in packages]
     return (*versions, ("unicode", unicodedata.unidata_version), ("numpy", np.__version__))
+
+
+def version_of(package: str) -> str:
+    """A package's version; "unknown" for one that is imported from where nobody installed it, as a
+    checkout on PYTHONPATH is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
