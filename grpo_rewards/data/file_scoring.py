@@ -11,10 +11,10 @@ from typing import Any
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.processes import Engine, Pending
 from grpo_rewards.data.reader import Batch, Position, Shard, open_dataset
-from grpo_rewards.data.resume import Journal
+from grpo_rewards.data.resume import Journal, files_of
 from grpo_rewards.data.statistics import Totals
 from grpo_rewards.data.writer import Output, open_output
-from grpo_rewards.errors import BatchError, RewardError, RuleError
+from grpo_rewards.errors import BatchError, RewardError, RuleError, refuse_overwriting
 from grpo_rewards.scoring.dataset_checks import Checks
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.memo import code_digest
@@ -87,9 +87,11 @@ def score_file(
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
     `target`; with `resume` they are gone on from, and the file is what an uncut run gives, to the
     byte. `checks` are fed on the way; with an `engine`, which scores elsewhere, there can be none.
-    Raises BatchError in one line for whatever is wrong with the data, and `Stopped` for an
-    interrupt.
+    Raises BatchError in one line for whatever is wrong with the data, OverwriteError where `target`
+    is `source`, and `Stopped` for an interrupt.
     """
+    if target is not None:
+        refuse_overwriting([source], files_of(target))
     run = _Run(scorer, source, target, task or Task(), checks, engine)
     try:
         run.open(resume)

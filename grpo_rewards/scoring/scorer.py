@@ -19,7 +19,15 @@ from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.compiler.statements import checked
-from grpo_rewards.errors import BatchError, Finding, Place, RewardError, RulesetError, Source
+from grpo_rewards.errors import (
+    BatchError,
+    Finding,
+    OverwriteError,
+    Place,
+    RewardError,
+    RulesetError,
+    Source,
+)
 from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
 from grpo_rewards.scoring.execution import Execution, Pool
 from grpo_rewards.scoring.inputs import batch_size, bind, group_numbers
@@ -92,8 +100,10 @@ class Scorer:
 
     def save(self, path: str | Path) -> None:
         """Write the canonical text, and beside it the files that it names."""
-        folder = Path(path).parent
-        for name, text in {Path(path).name: str(self), **_companions(self._parsed)}.items():
+        folder, companions = Path(path).parent, _companions(self._parsed)
+        if Path(path).name in companions:
+            raise OverwriteError(f"{path}: it would overwrite a file that the ruleset names")
+        for name, text in {Path(path).name: str(self), **companions}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
