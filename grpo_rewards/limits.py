@@ -5,7 +5,7 @@ machine is. The wall clock is a backstop only.
 """
 
 # What a completion may be.
-MAX_TEXT_CHARS = 1_000_000  # longer completions are cut to their tail before any rule reads them
+MAX_TEXT_CHARS = 1_000_000  # a longer completion is an error (too_large), a longer gold is null
 MAX_ANSWER_TAIL_CHARS = 64_000  # answers stand at the end; extraction never looks further back
 MAX_ANSWER_CHARS = 10_000  # a longer "answer" is text, not an answer
 
