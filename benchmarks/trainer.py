@@ -9,8 +9,8 @@ peak memory is the process's, and the sides take turns, because the machine is s
 step of a process is left out, and medians are compared. `cpu` are the process's own seconds, which
 other processes on the machine disturb least.
 
-    python -P benchmarks/trainer.py                   # needs trl 1.16: pip install "trl==1.16.*"
-    python -P benchmarks/trainer.py --only short --rounds 1
+    python benchmarks/trainer.py                   # needs trl 1.16: pip install "trl==1.16.*"
+    python benchmarks/trainer.py --only short --rounds 1
 
 The last line is JSON: the ratio is TRL's seconds over ours.
 """
@@ -95,7 +95,7 @@ def run_child(
     folder: Path, workload: str, side: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One process of one side; the last line of its output."""
-    command = [sys.executable, "-P", __file__, "--side", side, "--only", workload]
+    command = [sys.executable, __file__, "--side", side, "--only", workload]
     command += ["--folder", str(folder), "--steps", str(options.steps)]
     command += ["--threads", str(options.threads)]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

@@ -5,7 +5,7 @@ machine is. The wall clock is a backstop only.
 """
 
 # What a completion may be.
-MAX_TEXT_CHARS = 1_000_000  # longer completions are cut to their tail before any rule reads them
+MAX_TEXT_CHARS = 1_000_000  # a longer completion is an error (too_large), a longer gold is null
 MAX_ANSWER_TAIL_CHARS = 64_000  # answers stand at the end; extraction never looks further back
 MAX_ANSWER_CHARS = 10_000  # a longer "answer" is text, not an answer
 
@@ -81,6 +81,9 @@ MAX_BODY_BYTES = 32 * 2**20  # of one request; a batch of a thousand long comple
 MAX_REQUEST_ROWS = 20_000  # of one request; larger batches are cheaper in two
 MAX_QUEUE = 64  # requests that wait or run; the next one is told to come back
 MAX_UPLOADS = 16  # rulesets that were sent in; the oldest goes first
+
+# What a run warns of.
+MIN_FOUND_SHARE = 0.01  # of rows: a policy that seldom answers still does in one of a hundred
 
 # What a report holds.
 MAX_REPORT_CHARS = 20_000  # of one text; a page of 500 stays in the tens of megabytes at worst

@@ -78,11 +78,11 @@ class EngineConfig(Section, frozen=True):
     is its continuous batching; `vllm` and `server` (a vLLM server) have weights of their own, which
     are handed over after every update; `auto` is vLLM where it is there on CUDA, else native."""
     url: str = "http://localhost:8000"
-    """Of `server`."""
+    """Address of the vLLM server, for `server`."""
     folder: str = ""
     """Where `server` finds new weights, on a disk that it sees; "" = the run's folder."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Of `vllm`'s weights."""
+    """Type of the weights that `vllm` samples from."""
     memory: float = 0.4
     """Share of the GPU's memory that `vllm` takes."""
     sleep: bool = False
@@ -111,8 +111,8 @@ class Loss(Section, frozen=True):
     kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
     """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
     aggregation: Literal["token", "sequence", "constant", "prompt"] = "token"
-    """What every unit of weighs the same: a token of the step (DAPO), a completion (GRPO), or a
-    token whatever its completion's length (`constant`, Dr. GRPO)."""
+    """What weighs the same in a step's loss: every token (DAPO), every completion (GRPO), every
+    prompt, or a token whatever its completion's length (`constant`, Dr. GRPO)."""
     clip_low: float = 0.2
     """Lower clip, 1 − clip_low."""
     clip_high: float = 0.28
@@ -124,11 +124,12 @@ class Loss(Section, frozen=True):
     kl_coef: float = 0.0
     """Weight of the KL to the frozen start; 0 = no reference, no second forward."""
     kl: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator."""
+    """Estimator of the KL."""
     kl_weighted: bool = True
-    """Times the ratio, which gives k1 and k3 the gradient of the reverse KL."""
+    """Multiply the KL by the ratio, which gives k1 and k3 the gradient of the reverse KL."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where: a term of the loss, or k1 summed over the completion and taken off its reward."""
+    """Where the KL goes: a term of the loss, or k1 summed over the completion and taken off its
+    reward."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus; 0 = none."""
     top_entropy: float = 1.0
@@ -141,7 +142,7 @@ class Loss(Section, frozen=True):
     """Correct for an engine that is not the trainer; `auto` truncates where the engine has weights
     of its own, which costs a forward pass, and is off where it has not."""
     mismatch_level: Literal["token", "sequence", "geometric"] = "token"
-    """Of what the correction's ratio is."""
+    """What the correction's ratio is of: a token, a whole completion, or its geometric mean."""
     mismatch_low: float = 0.5
     """Lower bound, for `mask`."""
     mismatch_high: float = 2.0
@@ -165,7 +166,7 @@ class Optim(Section, frozen=True):
     beta1: float = 0.9
     """Decay of the gradient's running mean, a step."""
     beta2: float = 0.99
-    """Decay of its square's; lower than the usual 0.999, as steps are few and noisy."""
+    """Decay of its square's mean; lower than the usual 0.999, as steps are few and noisy."""
     eps: float = 1e-8
     """Added to the root of the square's mean."""
     max_grad_norm: float = 1.0
@@ -193,7 +194,7 @@ class Eval(Section, frozen=True):
     limit: int = 256
     """Prompts at most; 0 = all."""
     temperature: float = 1.0
-    """> 0."""
+    """Temperature of the completions; > 0."""
     score: str = "correct"
     """The ruleset's score that says whether a completion is right."""
 
@@ -213,13 +214,13 @@ class Alarms(Section, frozen=True):
     window: int = 10
     """Rollout batches that are compared with as many earlier ones."""
     entropy: float = 0.02
-    """Entropy collapse below, nats a token; 0 = never."""
+    """Entropy below which it has collapsed, nats a token; 0 = never."""
     length: float = 3.0
-    """Length blow-up: times the first window's mean length."""
+    """Mean length that is a blow-up, in mean lengths of the first window."""
     truncated: float = 0.5
     """Share of completions cut at `sampling.max_tokens`; 1 = never."""
     signal: float = 0.05
-    """Too few groups with unequal rewards: share below; 0 = never."""
+    """Share of groups with unequal rewards below which they are too few; 0 = never."""
     mismatch: float = 0.05
     """Mean difference of engine and trainer, nats a token."""
     stop: list[str] = []
@@ -233,14 +234,14 @@ class Log(Section, frozen=True):
     to: list[Literal["tensorboard", "wandb", "trackio"]] = []
     """[] = nowhere else."""
     project: str = "grpo-rewards"
-    """Of wandb and trackio."""
+    """Project under which wandb and trackio list the run."""
 
 
 class Config(Section, frozen=True):
     """A whole run."""
 
     name: str
-    """Of the run's folder."""
+    """Name of the run, and of its folder."""
     model: str
     """Directory or hub id of a causal language model."""
     data: Data
@@ -248,7 +249,7 @@ class Config(Section, frozen=True):
     runs: str = "runs"
     """Folder of run folders."""
     seed: int = 0
-    """Of the order of prompts and of every completion."""
+    """Seed of the order of prompts and of every completion."""
     steps: int = 100
     """Optimizer updates."""
     prompts_per_step: int = 16

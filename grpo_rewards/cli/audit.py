@@ -28,7 +28,7 @@ from grpo_rewards.cli.options import (
     pairs,
     print_json,
 )
-from grpo_rewards.data.file_scoring import read_rows
+from grpo_rewards.data.bindings import read_rows
 from grpo_rewards.explain.row import shorten
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.scores import as_floats

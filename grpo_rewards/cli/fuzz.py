@@ -22,7 +22,7 @@ from grpo_rewards.cli.options import (
     pairs,
     print_json,
 )
-from grpo_rewards.data.file_scoring import read_rows
+from grpo_rewards.data.bindings import read_rows
 from grpo_rewards.errors import RewardError
 
 if TYPE_CHECKING:

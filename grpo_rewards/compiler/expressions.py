@@ -83,6 +83,11 @@ class Function:
     scope: dict[str, Any]
 
 
+def _alike(one: Type, other: Type) -> bool:
+    """Whether a column of one type can be read as another."""
+    return (one.kind, one.item) == (other.kind, other.item) or (one.is_text and other.is_text)
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean …?`, or nothing where no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -100,6 +105,7 @@ class Lowering:
         self.broken: set[str] = set()
         self.used: set[str] = set()
         self.aliases: set[str] = set()
+        self.is_sealed = False  # the ruleset is complete: what reads it must not change it
         self._is_nested = False
         self._depths: list[int] = []
         self._lints: list[Finding] = []
@@ -120,8 +126,25 @@ class Lowering:
     # Declarations
 
     def add_input(self, spec: InputSpec, place: Place) -> int:
-        if not (self._is_nested and spec.name in self.graph.inputs):
-            self.graph.inputs[spec.name] = spec  # the importing file's own declaration stands
+        """A declared column; the importing file's own declaration stands, then an imported one."""
+        known = self.graph.inputs.get(spec.name)
+        if known is not None and not _alike(known.type, spec.type):
+            message = f"`{spec.name}` is a {spec.type} here and a {known.type} elsewhere"
+            hint = "a name is one column: declare it alike in every file, or rename it"
+            raise Problem("N02", message, place, hint)
+        if known is None or not self._is_nested or known is AMBIENT.get(spec.name):
+            self.graph.inputs[spec.name] = spec
+        return self._read(spec, place)
+
+    def find_input(self, spec: InputSpec, place: Place) -> int:
+        """A column that nothing here declares: as an imported file does, else as `spec` says."""
+        known = {**self.graph.asides, **self.graph.inputs}.get(spec.name)
+        if known is None:
+            new = self.graph.asides if self.is_sealed else self.graph.inputs
+            known = new[spec.name] = spec
+        return self._read(known, place)
+
+    def _read(self, spec: InputSpec, place: Place) -> int:
         interval = UNIT if spec.type.kind == "bool" else EVERYTHING
         interval = _AMBIENT_RANGES.get(spec.name, interval)
         options = (("name", spec.name),)
@@ -219,7 +242,7 @@ class Lowering:
         if found is not None:
             return found
         if name.id in AMBIENT:
-            return self.add_input(AMBIENT[name.id], name.place)
+            return self.find_input(AMBIENT[name.id], name.place)
         known = [*self.names, *AMBIENT]
         hint = nearest(name.id, known) or "declare it above with `input`, `param` or `let`"
         if name.id in CATALOG:

@@ -66,6 +66,13 @@ class InputSpec:
         """The columns that may be bound to it, in the order they are tried."""
         return tuple(dict.fromkeys((*self.sources, self.name)))
 
+    @property
+    def role(self) -> str:
+        """Whose last message is the text of a conversation: the user's for a prompt, which goes by
+        that name, and the assistant's for everything else, so that only its words are paid."""
+        is_prompt = "prompt" in self.names and self.level != Level.ROW
+        return "user" if is_prompt else "assistant"
+
 
 @dataclass(frozen=True, slots=True)
 class TestCase:
@@ -121,6 +128,7 @@ class Graph:
     scores: dict[str, int] = field(default_factory=dict)
     reward: int = -1
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+    asides: dict[str, InputSpec] = field(default_factory=dict)  # tests, attacks and checks alone
     params: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
@@ -138,6 +146,10 @@ class Graph:
             known = self._ids[key] = len(self.nodes)
             self.nodes.append(node)
         return known
+
+    def input(self, name: str) -> InputSpec:
+        """What is known of a column that the ruleset reads, or a test, an attack or a check."""
+        return self.inputs[name] if name in self.inputs else self.asides[name]
 
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]

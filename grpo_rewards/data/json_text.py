@@ -33,6 +33,15 @@ def loads(text: bytes) -> Any:
     return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
+def loads_object(text: bytes) -> dict[str, Any]:
+    """The object of a JSON text; empty where it is something else, or no JSON."""
+    try:
+        value = loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def dumps(value: Any) -> bytes:
     """A value as strict JSON on one line, without its end."""
     try:

@@ -19,10 +19,10 @@ from typing import IO, Any, cast
 
 import orjson
 
-from grpo_rewards.data import json_text, parquet
+from grpo_rewards.data import json_text, tables
 from grpo_rewards.data.reader import Batch, Entry, Position, Reader, Row, changed_file
 from grpo_rewards.data.writer import Columns, Output, refuse_clash
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 from grpo_rewards.limits import MAX_LINE_MB
 
 COMPRESSED = (".gz", ".zst")
@@ -35,7 +35,7 @@ _BOM = b"\xef\xbb\xbf"
 
 class LinesReader(Reader):
     """A file of JSON lines. With `on_bad_line="skip"` unreadable lines are counted and passed over,
-    otherwise the first one is a BatchError."""
+    otherwise the first one is a DataError."""
 
     kind = "jsonl"
 
@@ -45,10 +45,9 @@ class LinesReader(Reader):
         self._hash = hashlib.blake2b(digest_size=16)
         self._fields: list[str] = []
         self._file = path.open("rb")
-        if path.suffix not in COMPRESSED:
-            if b"\0" in self._file.peek(4096)[:4096]:
-                self.close()
-                raise BatchError(f"{path}: a binary file, not JSON lines")
+        if path.suffix not in COMPRESSED and b"\0" in self._file.peek(4096)[:4096]:
+            self.close()
+            raise DataError(f"{path}: a binary file, not JSON lines")
 
     def close(self) -> None:
         self._file.close()
@@ -67,11 +66,11 @@ class LinesReader(Reader):
                     rows += 1
                 if rows == _FIELD_ROWS:
                     break
-        except BatchError:  # the reading of the rows meets it again, if it comes so far
+        except DataError:  # the reading of the rows meets it again, if it comes so far
             if not rows:
                 raise
         if not rows:
-            raise BatchError(f"{self.path}: no rows")
+            raise DataError(f"{self.path}: no rows")
         return list(found)
 
     def count(self) -> int | None:
@@ -98,7 +97,7 @@ class LinesReader(Reader):
                 entry = self._entry(line, number, is_wanted(row))
                 row += entry.is_row
                 yield entry
-        except BatchError:
+        except DataError:
             if not self._skips:
                 raise
             self.skipped += 1
@@ -115,9 +114,12 @@ class LinesReader(Reader):
                 self.skipped += 1
                 return Entry(line, number, None, is_skipped=True)
             place = self.place(number) + (f":{error.column}" if error.column else "")
-            hint = error.hint or "mend the line; `score` passes over such lines with --skip-bad-lines"
-            raise BatchError(f"{place}: {error}\n  hint: {hint}") from None
-        return Entry(line, number, record, len(line), is_doubled=_is_doubled(line, record))
+            hint = (
+                error.hint or "mend the line; `score` passes over such lines with --skip-bad-lines"
+            )
+            raise DataError(f"{place}: {error}", hint=hint) from None
+        has_duplicates = _has_duplicate_keys(line, record)
+        return Entry(line, number, record, len(line), has_duplicate_keys=has_duplicates)
 
     def _pass_over(self, stream: IO[bytes], start: Position) -> None:
         """Read up to a position again, to know that it is the same file."""
@@ -147,7 +149,16 @@ class LinesReader(Reader):
         return [_text(line, row) for line, row in zip(batch.raws, batch.records, strict=True)]
 
     def table(self, batch: Batch) -> Any:
-        return parquet.infer_table(batch.records, batch.place)
+        return tables.infer_table(batch.records, batch.place)
+
+    def metadata(self) -> dict[str, Any]:
+        beside = metadata_file(self.path)
+        return json_text.loads_object(beside.read_bytes()) if beside.is_file() else {}
+
+
+def metadata_file(path: Path) -> Path:
+    """The file beside JSON lines that says with what they were scored."""
+    return Path(f"{path}.meta.json")
 
 
 def uncompressed(file: IO[bytes], ending: str) -> IO[bytes]:
@@ -175,7 +186,7 @@ def compressed(data: bytes, ending: str) -> bytes:
 
 
 def _lines(stream: IO[bytes], path: Path, number: int) -> Iterator[bytes]:
-    """The lines from here on; `number` lines went before. BatchError where a compressed file is
+    """The lines from here on; `number` lines went before. DataError where a compressed file is
     damaged or cut off, or a line is longer than any row."""
     limit = MAX_LINE_MB * 2**20
     while True:
@@ -187,14 +198,14 @@ def _lines(stream: IO[bytes], path: Path, number: int) -> Iterator[bytes]:
             return
         number += 1
         if len(line) == limit and not line.endswith(b"\n"):
-            raise BatchError(f"{path}:{number}: a line of more than {MAX_LINE_MB} MB")
+            raise DataError(f"{path}:{number}: a line of more than {MAX_LINE_MB} MB")
         yield line
 
 
-def _damaged(path: Path, number: int, error: Exception) -> BatchError:
+def _damaged(path: Path, number: int, error: Exception) -> DataError:
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     hint = "mend the file; `score --skip-bad-lines` scores the rows before that place"
-    return BatchError(f"{path}: damaged or cut off after line {number}: {cause}\n  hint: {hint}")
+    return DataError(f"{path}: damaged or cut off after line {number}: {cause}", hint=hint)
 
 
 class BadLine(ValueError):
@@ -232,21 +243,21 @@ def _bad_line(line: bytes, error: ValueError | RecursionError) -> BadLine:
     return BadLine("not JSON" if is_whole else "the last line is cut off", column)
 
 
-def _is_doubled(line: bytes, record: Row) -> bool:
-    """Whether an object of the line has one key twice, of which parsers keep the last.
+def _has_duplicate_keys(line: bytes, record: Row) -> bool:
+    """Whether an object of the line has one key twice; parsers keep the last of its values.
 
-    Keys are counted where quotes and a colon meet, which costs a tenth of a microsecond; only where
-    that differs from the keys of the record is the line read again.
+    Keys are counted where a quote and a colon meet, which is cheap. Only where their number differs
+    from that of the record's keys is the line read again, by a parser that tells.
     """
     written = line.count(b'":')
     if written == len(record):
         return False
     known = _count_keys(record)
-    if written > known:  # quoted text may hold the same two characters
+    if written > known:  # text may hold the same two characters, its quote behind a backslash
         written -= line.count(b'\\":')
     elif written < known:
         written += line.count(b'" :')
-    return written != known and _has_double_key(line)
+    return written != known and _finds_duplicate_keys(line)
 
 
 def _count_keys(value: Any) -> int:
@@ -255,17 +266,17 @@ def _count_keys(value: Any) -> int:
     return sum(map(_count_keys, value)) if isinstance(value, list) else 0
 
 
-def _has_double_key(line: bytes) -> bool:
-    doubled = False
+def _finds_duplicate_keys(line: bytes) -> bool:
+    found_one = False
 
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal doubled
+        nonlocal found_one
         found = dict(pairs)
-        doubled |= len(found) < len(pairs)
+        found_one |= len(found) < len(pairs)
         return found
 
     json.loads(line.removeprefix(_BOM).decode("utf-8", "surrogatepass"), object_pairs_hook=build)
-    return doubled
+    return found_one
 
 
 def _text(line: bytes, row: Row) -> bytes:

@@ -10,7 +10,7 @@ from grpo_rewards.data.jsonl import COMPRESSED, LinesReader, LinesWriter
 from grpo_rewards.data.parquet import ParquetReader, ParquetWriter
 from grpo_rewards.data.reader import Reader
 from grpo_rewards.data.writer import Output, Writer
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 
 ENDINGS = ".jsonl, .jsonl.gz, .jsonl.zst or .parquet"
 
@@ -37,24 +37,24 @@ def _kind_of(path: Path) -> Kind:
     ending = Path(path.stem).suffix if is_compressed else path.suffix
     kind = _KINDS.get(ending.lower())
     if kind is None or (is_compressed and not kind.may_be_compressed):
-        raise BatchError(f"{path}: unknown kind\n  hint: use {ENDINGS}")
+        raise DataError(f"{path}: unknown kind", hint=f"use {ENDINGS}")
     return kind
 
 
 def open_dataset(path: str | Path, *, on_bad_line: str = "error") -> Reader:
-    """An open dataset. BatchError in one line where there is no such file, it is empty, or it is
+    """An open dataset. DataError in one line where there is no such file, it is empty, or it is
     something else than its name says."""
     path = Path(path)
     if not path.exists():
-        raise BatchError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file")
     if path.is_dir():
-        raise BatchError(f"{path}: a folder\n  hint: name one file: {ENDINGS}")
+        raise DataError(f"{path}: a folder", hint=f"name one file: {ENDINGS}")
     kind = _kind_of(path)
     if path.stat().st_size == 0:
-        raise BatchError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty")
     return kind.reader(path, on_bad_line)
 
 
 def open_writer(path: Path, output: Output) -> Writer:
-    """The writer of a file, by the ending of its path. BatchError where no kind has that ending."""
+    """The writer of a file, by the ending of its path. DataError where no kind has that ending."""
     return _kind_of(path).writer(path, output)

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from grpo_rewards.data import json_text, tables
 from grpo_rewards.data.reader import Batch, Entry, Position, Reader, Row, changed_file
 from grpo_rewards.data.writer import Columns, Output, refuse_clash
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 from grpo_rewards.limits import MAX_BATCH_MB, MAX_ROW_GROUP_MB
 
+_METADATA = b"grpo_rewards"  # the key of the file's metadata that says how it was scored
 _READ_ROWS = 1024  # at a time, where rows are small
 _GROUP_ROWS = 16_384  # of a row group that is written
-_HINT = "write JSON lines instead: -o OUT.jsonl"
 
 
 class Cell(NamedTuple):
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class ParquetReader(Reader):
-    """A Parquet file. BatchError in one line where it is none; it has no lines to pass over."""
+    """A Parquet file. DataError in one line where it is none; it has no lines to pass over."""
 
     kind = "parquet"
 
@@ -46,7 +46,7 @@ class ParquetReader(Reader):
         except (pa.ArrowInvalid, OSError) as error:
             cause = str(error).splitlines()[0]
             hint = "a file that was cut off has lost its end, without which nothing can be read"
-            raise BatchError(f"{path}: not a Parquet file: {cause}\n  hint: {hint}") from None
+            raise DataError(f"{path}: not a Parquet file: {cause}", hint=hint) from None
         self.schema = self._file.schema_arrow
         self._digest = ""
 
@@ -100,7 +100,7 @@ class ParquetReader(Reader):
                     first += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 cause = str(error).splitlines()[0]
-                raise BatchError(f"{self.path}: damaged near row {first}: {cause}") from None
+                raise DataError(f"{self.path}: damaged near row {first}: {cause}") from None
 
     def advance(self, position: Position, entry: Entry) -> None:
         pass  # the digest is that of the whole file, and rows are counted by who takes them
@@ -112,6 +112,9 @@ class ParquetReader(Reader):
     def rows(self, batch: Batch) -> list[Row]:
         found: list[Row] = self.table(batch).to_pylist()
         return found
+
+    def metadata(self) -> dict[str, Any]:
+        return json_text.loads_object((self.schema.metadata or {}).get(_METADATA, b"{}"))
 
     def names(self, batch: Batch) -> Sequence[Iterable[str]]:
         return [self.schema.names]
@@ -197,11 +200,11 @@ class ParquetWriter:
         names = [*self._scores, *(f"{name}_status" for name in self._scores)]
         added = [pa.field(name, self._type(name)) for name in names]
         schema = pa.schema([*known, *added], metadata=known.metadata)
-        metadata = {b"grpo_rewards": json.dumps(self._metadata).encode()}
+        metadata = {_METADATA: json.dumps(self._metadata).encode()}
         try:
             write_parquet(new, _unframed(rows), schema, metadata)
         except pa.ArrowException as error:
-            raise BatchError(f"{new}: the rows fit no schema: {error}\n  hint: {_HINT}") from None
+            raise DataError(f"{new}: the rows fit no schema: {error}", hint=tables.HINT) from None
 
 
 def _framed(table: Any) -> bytes:
@@ -289,5 +292,7 @@ def _has_empty_struct(type_: Any) -> bool:
 def _as_json(column: Any) -> Any:
     import pyarrow as pa
 
-    texts = [None if value is None else json_text.dumps(value).decode() for value in column.to_pylist()]
+    texts = [
+        None if value is None else json_text.dumps(value).decode() for value in column.to_pylist()
+    ]
     return pa.array(texts, pa.string())

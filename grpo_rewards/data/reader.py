@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from grpo_rewards.data.group_ids import SeenGroups, group_digest, group_key
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 from grpo_rewards.limits import MAX_BATCH_MB, MAX_GROUP_ROWS
 
 Row = dict[str, Any]
@@ -27,8 +27,9 @@ class Position:
     """How far a file has been read.
 
     `lines` and `bytes` (uncompressed) count what JSON lines hold; `rows` counts the rows of the
-    file, of which `taken` went into batches; `skipped` lines could not be read, and in `doubled`
-    of the taken rows a key stands twice. `digest` tells whether a file still begins the same.
+    file, of which `taken` went into batches; `skipped` lines could not be read, and
+    `duplicate_keys` counts the taken rows that have a key twice. `digest` tells whether a file
+    still begins the same.
     """
 
     lines: int = 0
@@ -36,7 +37,7 @@ class Position:
     rows: int = 0
     taken: int = 0
     skipped: int = 0
-    doubled: int = 0
+    duplicate_keys: int = 0
     digest: str = ""
 
 
@@ -68,7 +69,7 @@ class Entry(NamedTuple):
     size: int = 0
     is_row: bool = True
     is_skipped: bool = False
-    is_doubled: bool = False
+    has_duplicate_keys: bool = False
 
 
 class Reader(ABC):
@@ -96,7 +97,7 @@ class Reader(ABC):
         self, start: Position, is_wanted: Callable[[int], bool], paths: frozenset[str]
     ) -> Iterator[Entry]:
         """All that stands in the file after `start`. Rows whose number is not wanted are not
-        parsed; the records of the others answer at least the dotted `paths`. BatchError where the
+        parsed; the records of the others answer at least the dotted `paths`. DataError where the
         file up to `start` is not what it was."""
 
     @abstractmethod
@@ -128,6 +129,10 @@ class Reader(ABC):
         """The column names of each row of a batch; one entry where all rows have the same."""
 
     @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """What `score` wrote down about the rows of this file; empty where it wrote nothing."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the file."""
 
@@ -153,7 +158,7 @@ class Reader(ABC):
 
         With `group`, the path of group ids, groups are whole: then batches have at least `size`
         rows, a `limit` is met at the end of a group, and a group whose rows are not adjacent is a
-        BatchError. `start` and `seen` (the `groups` of all earlier batches) resume after a batch.
+        DataError. `start` and `seen` (the `groups` of all earlier batches) resume after a batch.
         """
         position = replace(start) if start else Position()
         cutter = _Cutter(
@@ -251,7 +256,7 @@ class _Cutter:
         self.reader.advance(self.position, entry)
         self._count(entry)
         self.position.taken += 1
-        self.position.doubled += entry.is_doubled
+        self.position.duplicate_keys += entry.has_duplicate_keys
         self.raws.append(entry.raw)
         self.records.append(entry.record)
         self.numbers.append(entry.number)
@@ -265,31 +270,31 @@ class _Cutter:
         if self.group_rows > MAX_GROUP_ROWS:
             hint = f"is `{self.group}` the id of a prompt?"
             message = f"{place}: a group of more than {MAX_GROUP_ROWS:,} rows"
-            raise BatchError(f"{message}\n  hint: {hint}")
+            raise DataError(message, hint=hint)
         if not new_group:
             return
         if not self.seen.add(digest):
             group = lookup(self.records[-1], self.group)
             message = f"{place}: group {group!r:.60} was there before, and other rows between"
             hint = f"the rows of a group stand together: sort the file by `{self.group}`"
-            raise BatchError(f"{message}\n  hint: {hint}")
+            raise DataError(message, hint=hint)
         self.group_digests.append(digest)
 
     def _group_digest(self, entry: Entry) -> bytes | None:
-        """The digest of a row's group id, None where groups do not matter. BatchError where the
+        """The digest of a row's group id, None where groups do not matter. DataError where the
         row has no id."""
         if self.group is None or entry.record is None:
             return None
         value = lookup(entry.record, self.group)
         if value is NOWHERE or value is None or value != value:
             place = self.reader.place(entry.number)
-            raise BatchError(f"{place}: no group id (`{self.group}`), and the ruleset needs one")
+            raise DataError(f"{place}: no group id (`{self.group}`), and the ruleset needs one")
         return group_digest(group_key(value))
 
     def _batch(self) -> Batch:
-        columns = {name: self._column(path) for name, path in self.columns.items()}
+        columns = {name: self._column(name, path) for name, path in self.columns.items()}
         if self.group:
-            columns["group"] = [group_key(value) for value in self._column(self.group)]
+            columns["group"] = [group_key(value) for value in self._column("group", self.group)]
         end = replace(self.position, digest=self.reader.digest())
         groups = b"".join(self.group_digests)
         batch = Batch(self.reader, self.raws, self.records, self.numbers, columns, end, groups)
@@ -298,20 +303,21 @@ class _Cutter:
         self.bytes = self.group_rows = 0
         return batch
 
-    def _column(self, path: str) -> list[Any]:
+    def _column(self, name: str, path: str) -> list[Any]:
         values = [lookup(record, path) for record in self.records]
         if self.is_first and all(value is NOWHERE for value in values):
-            raise self._missing(path)
+            raise self._missing(name, path)
         return [None if value is NOWHERE else value for value in values]
 
-    def _missing(self, path: str) -> BatchError:
+    def _missing(self, name: str, path: str) -> DataError:
         """A column that no row of the first batch has is misspelled; later, rows may lack it."""
-        names = self.reader.fields()
-        close = difflib.get_close_matches(path, [*_dotted_paths(self.records[0]), *names], n=1)
-        hint = f"did you mean `{close[0]}`? " if close else ""
-        return BatchError(
-            f"{self.reader.path}: no column `{path}`; the file has {', '.join(names)}"
-            f"\n  hint: {hint}bind it with --map INPUT=COLUMN"
+        fields = self.reader.fields()
+        close = difflib.get_close_matches(path, [*_dotted_paths(self.records[0]), *fields], n=1)
+        return DataError(
+            f"{self.reader.path}: no column `{path}`; the file has {', '.join(fields)}",
+            hint=f"did you mean `{close[0]}`?" if close else "",
+            missing=name,
+            remedy=f'bind it with mapping={{"{name}": "COLUMN"}}',
         )
 
 
@@ -348,8 +354,7 @@ def _dotted_paths(row: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def changed_file(path: Path, start: Position) -> BatchError:
+def changed_file(path: Path, start: Position) -> DataError:
     """The error of a run that resumes over another file than the one it began with."""
-    hint = "score the same file, or start over without --resume"
     message = f"{path}: its first {start.rows:,} rows are not those that were scored"
-    return BatchError(f"{message}\n  hint: {hint}")
+    return DataError(message, hint="score the same file, or start over without --resume")

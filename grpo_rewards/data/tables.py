@@ -11,15 +11,15 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 
-_HINT = "\n  hint: write JSON lines instead: -o OUT.jsonl"
+HINT = "write JSON lines instead: -o OUT.jsonl"
 #: What pyarrow raises for values that have no type in common, and for types that have none.
 _MISFITS = (ValueError, TypeError, NotImplementedError, OverflowError)
 
 
 def infer_table(rows: Sequence[Mapping[str, Any]], place: Callable[[int], str]) -> Any:
-    """A `pyarrow.Table` of plain rows. BatchError with the `place` of the first row that fits no
+    """A `pyarrow.Table` of plain rows. DataError with the `place` of the first row that fits no
     type with those before it."""
     import pyarrow as pa
 
@@ -33,13 +33,13 @@ def infer_table(rows: Sequence[Mapping[str, Any]], place: Callable[[int], str]) 
             cause = str(error).splitlines()[0]
             row = _first_misfit(values, _array)
             message = f"{place(row)}: column `{name}` fits no one type: {cause}"
-            raise BatchError(message + _HINT) from None
+            raise DataError(message, hint=HINT) from None
     return pa.table(dict(zip(map(_encodable, names), arrays, strict=True)))
 
 
 def joined_schema(known: Any, table: Any, place: Callable[[int], str]) -> Any:
     """The narrowest schema for the rows before, whose schema is `known` (or None), and those of a
-    table. BatchError with the `place` of the first row that fits no type with those before."""
+    table. DataError with the `place` of the first row that fits no type with those before."""
     import pyarrow as pa
 
     found = table.schema
@@ -56,7 +56,7 @@ def joined_schema(known: Any, table: Any, place: Callable[[int], str]) -> Any:
                 values = table.column(name).to_pylist()
                 row = _first_misfit(values, functools.partial(_join_values, before))
                 message = f"{place(row)}: column `{name}` is {now}, before it was {before}"
-                raise BatchError(message + _HINT) from None
+                raise DataError(message, hint=HINT) from None
         raise
 
 

@@ -5,13 +5,14 @@ Each kind of file has one `Writer`: `jsonl.LinesWriter` and `parquet.ParquetWrit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.data.reader import Batch
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import DataError
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -28,6 +29,11 @@ class Output:
     schema: Any
     scores: Mapping[str, bool]
     metadata: Mapping[str, Any]
+
+
+def bool_scores(graph: Graph) -> dict[str, bool]:
+    """Whether each score, the reward last, is a bool."""
+    return {name: graph[number].type.kind == "bool" for name, number in graph.columns.items()}
 
 
 class Writer(Protocol):
@@ -51,14 +57,14 @@ class Writer(Protocol):
 
 
 def refuse_clash(batch: Batch, added: Columns) -> None:
-    """BatchError where a row has a column of a score's name already."""
+    """DataError where a row has a column of a score's name already."""
     new = frozenset(added)
     for i, names in enumerate(batch.reader.names(batch)):
         if not new.isdisjoint(names):
             raise clash(min(new.intersection(names)), f"{batch.place(i)}: ")
 
 
-def clash(name: str, place: str = "") -> BatchError:
+def clash(name: str, place: str = "") -> DataError:
     """The error of data that have a column of a score's name already."""
     hint = "rename the score, or drop the column"
-    return BatchError(f"{place}the data has a column `{name}` already\n  hint: {hint}")
+    return DataError(f"{place}the data has a column `{name}` already", hint=hint)

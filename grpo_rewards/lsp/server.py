@@ -34,11 +34,11 @@ def make_server() -> LanguageServer:
     from lsprotocol import types as lsp
     from pygls.lsp.server import LanguageServer
 
-    from grpo_rewards.scoring.scorer import engine_versions
+    from grpo_rewards.scoring.scorer import library_versions
 
     server = LanguageServer(
         "grpo-rewards",
-        dict(engine_versions())["grpo-rewards"],
+        dict(library_versions())["grpo-rewards"],
         # pygls applies partial edits to lines cut where Python cuts them, U+2028 among them
         text_document_sync_kind=lsp.TextDocumentSyncKind.Full,
     )

@@ -18,7 +18,7 @@ from grpo_rewards.columns import Column, Outcome, Status
 from grpo_rewards.compiler.graph import InputSpec
 from grpo_rewards.errors import BatchError
 from grpo_rewards.limits import MAX_TEXT_CHARS
-from grpo_rewards.types import Level, Type
+from grpo_rewards.types import Level
 
 _DTYPES: dict[str, Any] = {"num": np.float64, "bool": np.bool_}
 
@@ -31,7 +31,7 @@ def batch_size(columns: Mapping[str, Any]) -> int:
         shown = ", ".join(f"{name} has {length}" for name, length in sized.items())
         raise BatchError(f"columns differ in length: {shown}")
     if not sized:
-        raise BatchError("no columns given\n  hint: scorer(completion=[…], gold=[…])")
+        raise BatchError("no columns given", hint="scorer(completion=[…], gold=[…])")
     return next(iter(sized.values()))
 
 
@@ -40,7 +40,7 @@ def _length(name: str, values: Any) -> int | None:
         return None  # one number for all rows, as in step=100
     if isinstance(values, str) or not hasattr(values, "__len__"):
         kind = type(values).__name__
-        raise BatchError(f"column `{name}` is a {kind}\n  hint: pass a list, one value a row")
+        raise BatchError(f"column `{name}` is a {kind}", hint="pass a list, one value a row")
     return len(values)
 
 
@@ -60,17 +60,25 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
             return _typed(spec, source, rows, limit)
     if spec.has_default:
         return _typed(spec, spec.name, [spec.default] * size, MAX_TEXT_CHARS)
-    wanted = " or ".join(f"`{source}`" for source in spec.names)
-    close = difflib.get_close_matches(spec.name, list(columns), n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise _missing(spec, list(columns))
+
+
+def _missing(spec: InputSpec, columns: list[str]) -> BatchError:
+    """The error of a batch that does not bring an input."""
     if spec.level == Level.CONST:
-        message = f"the ruleset is scheduled: its scores depend on `{spec.name}`"
         value = 100 if spec.name == "step" else 0.5
-        hint = f"pass {spec.name}={value}, or --{spec.name} {value} for files"
-        raise BatchError(f"{message}\n  hint: {hint}")
-    raise BatchError(
-        f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}"
-        f"\n  hint: {hint}pass {spec.name}=[…], or --map {spec.name}=COLUMN for files"
+        return BatchError(
+            f"the ruleset is scheduled: its scores depend on `{spec.name}`",
+            missing=spec.name,
+            remedy=f"pass {spec.name}={value}",
+        )
+    wanted = " or ".join(f"`{source}`" for source in spec.names)
+    close = difflib.get_close_matches(spec.name, columns, n=1)
+    return BatchError(
+        f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}",
+        hint=f"did you mean `{close[0]}`?" if close else "",
+        missing=spec.name,
+        remedy=f"pass {spec.name}=[…]",
     )
 
 
@@ -85,9 +93,9 @@ def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> C
             rows.append(None)
             continue
         try:
-            row = _value(value, spec.type)
+            row = _value(value, spec)
         except TypeError as error:
-            message = f"column `{source}`, row {i}: {error}, but the ruleset takes {spec.type}"
+            message = f"column `{source}`: {error}, but the ruleset takes {spec.type}"
             raise BatchError(message, row=i) from None
         if isinstance(row, str) and len(row) > limit:
             # the blame rule: a completion is cut off with an error, a gold is no gold
@@ -105,9 +113,9 @@ def _is_absent(value: Any) -> bool:
     )
 
 
-def _value(value: Any, type_: Type) -> Any:
-    """One value as the type asks; TypeError says what it is instead."""
-    match type_.kind:
+def _value(value: Any, spec: InputSpec) -> Any:
+    """One value as the input's type asks; TypeError says what it is instead."""
+    match spec.type.kind:
         case "num":
             return _number(value)
         case "bool":
@@ -119,9 +127,9 @@ def _value(value: Any, type_: Type) -> Any:
             if _is_number(value):  # a gold of 42
                 return repr(value.item() if isinstance(value, np.generic) else value)
             if isinstance(value, list):
-                return chat_text(value)
+                return chat_text(value, spec.role)
         case "chat":
-            return value if isinstance(value, str) else chat_text(value)
+            return value if isinstance(value, str) else chat_text(value, spec.role)
         case "list":
             if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
                 return list(value)
@@ -141,35 +149,42 @@ def _number(value: Any) -> Any:
     return number if math.isfinite(number) else Status.UNDEFINED
 
 
-def chat_text(messages: Any) -> str | None:
-    """The text of a chat: its last assistant message, else its last message.
+def chat_text(messages: Any, role: str = "assistant") -> str | None:
+    """The text of the last message of a role; None where there is none, or it holds no text.
 
-    >>> chat_text([{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}])
+    >>> chat_text([{"role": "assistant", "content": "4"}, {"role": "tool", "content": "5"}])
     '4'
     """
     if not isinstance(messages, list | tuple | np.ndarray):
         raise TypeError(f"a {type(messages).__name__}")
-    last: str | None = None
+    said: Mapping[str, Any] | None = None
     for message in messages:
         if not isinstance(message, Mapping):
             raise TypeError(f"a list with a {type(message).__name__} where a message should be")
-        if message.get("role") == "assistant" or last is None or not _has_assistant(messages):
-            last = _content(message.get("content"))
-    return last
-
-
-def _has_assistant(messages: Any) -> bool:
-    return any(isinstance(m, Mapping) and m.get("role") == "assistant" for m in messages)
+        if message.get("role") == role:
+            said = message
+    return None if said is None else _content(said.get("content"))
 
 
 def _content(content: Any) -> str | None:
     """A message's content: text, or parts of which the text ones count."""
     if content is None or isinstance(content, str):
         return content
-    if isinstance(content, list):
-        parts = [p.get("text") for p in content if isinstance(p, Mapping)]
-        return "".join(part for part in parts if isinstance(part, str))
+    if isinstance(content, list | tuple | np.ndarray):
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if texts else None
     raise TypeError(f"a message whose content is a {type(content).__name__}")
+
+
+def text_of(value: Any, role: str = "assistant") -> str:
+    """A text or a conversation as text, to be shown; what is neither as Python writes it."""
+    if isinstance(value, str):
+        return value
+    try:
+        return chat_text(value, role) or ""
+    except TypeError:
+        return "" if value is None else str(value)
 
 
 def group_numbers(groups: Any, size: int) -> npt.NDArray[np.int64]:

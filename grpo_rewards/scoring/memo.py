@@ -2,8 +2,8 @@
 
 Memory holds the latest verdicts of one scorer. A `DiskMemo` holds what slow work came to (SymPy, a
 format that may backtrack) for later runs over the same data, under a key of the rule, its
-arguments, the versions of all engines and the code of the rules. Fast work is not stored: to do it
-again is cheaper than to read it.
+arguments, the versions of all libraries and the code of the rules. Fast work is not stored: to do
+it again is cheaper than to read it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_rewards.columns import Outcome, Status
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import OutputError
 from grpo_rewards.limits import MAX_MEMO_ENTRIES, MAX_MEMO_MB
 
 FILE = "verdicts.sqlite3"
@@ -74,6 +74,11 @@ class Memo:
         self._young[key] = outcome
 
 
+def database_files(folder: Path) -> list[Path]:
+    """The files of a memo: SQLite's own, which are made anew where they are damaged."""
+    return [folder / f"{FILE}{ending}" for ending in ("", "-wal", "-shm")]
+
+
 class DiskMemo:
     """Outcomes of slow work in a folder that threads and processes may share.
 
@@ -97,7 +102,7 @@ class DiskMemo:
             self._open()
         except (OSError, sqlite3.Error) as error:
             cause = getattr(error, "strerror", None) or str(error)
-            raise BatchError(f"{folder}: no memo can be kept here: {cause}") from None
+            raise OutputError(f"{folder}: no memo can be kept here: {cause}") from None
 
     def get(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Outcome | None:
         """What `function(*args)` came to in an earlier run, or None."""
@@ -153,8 +158,8 @@ class DiskMemo:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # no database, or a damaged one: begin anew
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{self._path}{ending}").unlink(missing_ok=True)
+            for path in database_files(self.folder):
+                path.unlink(missing_ok=True)
             self._database = self._connect()
         self._pid = os.getpid()
 

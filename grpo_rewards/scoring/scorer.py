@@ -19,7 +19,15 @@ from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.compiler.statements import checked
-from grpo_rewards.errors import BatchError, Finding, Place, RewardError, RulesetError, Source
+from grpo_rewards.errors import (
+    BatchError,
+    Finding,
+    OverwriteError,
+    Place,
+    RewardError,
+    RulesetError,
+    Source,
+)
 from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
 from grpo_rewards.scoring.execution import Execution, Pool
 from grpo_rewards.scoring.inputs import batch_size, bind, group_numbers
@@ -70,7 +78,7 @@ class Scorer:
         self._functions.update(load_functions(parsed, functions or {}, allow=allow_extern))
         self._plan = Plan.of(self._graph, self._graph.columns)
         self._memo_folder = memo
-        disk = None if memo is None else DiskMemo(memo, versions=sorted(self.engine.items()))
+        disk = None if memo is None else DiskMemo(memo, versions=sorted(self.versions.items()))
         self._memo = Memo(disk=disk)
         self._pool: Pool | None = None
         self._lock = threading.RLock()
@@ -92,8 +100,10 @@ class Scorer:
 
     def save(self, path: str | Path) -> None:
         """Write the canonical text, and beside it the files that it names."""
-        folder = Path(path).parent
-        for name, text in {Path(path).name: str(self), **_companions(self._parsed)}.items():
+        folder, companions = Path(path).parent, _companions(self._parsed)
+        if Path(path).name in companions:
+            raise OverwriteError(f"{path}: it would overwrite a file that the ruleset names")
+        for name, text in {Path(path).name: str(self), **companions}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
@@ -106,9 +116,9 @@ class Scorer:
         return self._graph.hash()
 
     @property
-    def engine(self) -> dict[str, str]:
+    def versions(self) -> dict[str, str]:
         """Versions of all that a score can depend on besides the ruleset."""
-        return {**dict(engine_versions()), **fingerprints(self._functions)}
+        return {**dict(library_versions()), **fingerprints(self._functions)}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,7 +169,8 @@ class Scorer:
         """Runs a batch and gives its scores, whatever else its plan puts out."""
         outputs = execution.run()
         named = {name: outputs[name] for name in self._graph.columns}
-        return Scores(named, self.hash, self.engine, _seconds_by_output(execution), execution.stats)
+        seconds = _seconds_by_output(execution)
+        return Scores(named, self.hash, self.versions, seconds, execution.stats)
 
     def execute(
         self, plan: Plan, columns: Mapping[str, Any], *, needs_groups: bool = False
@@ -169,14 +180,15 @@ class Scorer:
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
         for name in plan.inputs:
-            inputs[name] = bind(self._graph.inputs[name], columns, size, limit_chars=limit)
+            inputs[name] = bind(self._graph.input(name), columns, size, limit_chars=limit)
         groups = None
         if "group" in columns:
             groups = group_numbers(columns["group"], size)
         elif plan.needs_groups or needs_groups:
             raise BatchError(
-                "the ruleset looks at whole groups, and the batch has no `group` column"
-                "\n  hint: pass group=[0, 0, 1, 1, …], one id per prompt, or --group COLUMN"
+                "the ruleset looks at whole groups, and the batch has no `group` column",
+                missing="group",
+                remedy="pass group=[0, 0, 1, 1, …], one id per prompt",
             )
         return Execution(plan, inputs, size, groups, self._memo, self._get_pool())
 
@@ -408,8 +420,17 @@ def compile(  # the field's word, as in re.compile
 
 
 @functools.cache
-def engine_versions() -> tuple[tuple[str, str], ...]:
-    """The engine fingerprint: package versions and the Unicode table."""
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """The versions of the packages that scores depend on, and of the Unicode table."""
     packages: Sequence[str] = ("grpo-rewards", "sympy", "lark", "langdetect", "google-re2")
-    versions = [(name, importlib.metadata.version(name)) for name in packages]
+    versions = [(name, version_of(name)) for name in packages]
     return (*versions, ("unicode", unicodedata.unidata_version), ("numpy", np.__version__))
+
+
+def version_of(package: str) -> str:
+    """A package's version; "unknown" for one that is imported from where nobody installed it, as a
+    checkout on PYTHONPATH is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

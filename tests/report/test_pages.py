@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import grpo_rewards as gr
 from grpo_rewards.cli.main import app
+from grpo_rewards.data.kinds import open_dataset
 from grpo_rewards.explain.marks import faults, look
 from grpo_rewards.report import charts
 from grpo_rewards.report.page import Report
@@ -104,7 +105,8 @@ def test_the_sample_is_even_and_the_charts_are_of_all_rows(tmp_path: Path) -> No
         {"completion": f"{i}", "reward": float(i % 2), "reward_status": "ok"} for i in range(2_000)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = read_scores(path, sample=200)
+    with open_dataset(path) as dataset:
+        found = read_scores(dataset, sample=200)
     assert len(found) == 2_000
     kept = sorted(found.records)
     assert len(kept) == 200
