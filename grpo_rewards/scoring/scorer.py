@@ -10,10 +10,11 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from grpo_rewards.adapters.registry import AdapterMethods
 from grpo_rewards.columns import Column
 from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
@@ -39,16 +40,8 @@ from grpo_rewards.syntax.builders import ruleset_of
 from grpo_rewards.syntax.parser import Parsed, parse_all
 from grpo_rewards.types import Interval
 
-if TYPE_CHECKING:
-    from grpo_rewards.adapters.datasets import MapFunction
-    from grpo_rewards.adapters.evals import LMEvalResults
-    from grpo_rewards.adapters.openrlhf import OpenRLHFReward
-    from grpo_rewards.adapters.trl import TRLReward
-    from grpo_rewards.adapters.verifiers import VerifiersReward
-    from grpo_rewards.adapters.verl import VerlReward
 
-
-class Scorer:
+class Scorer(AdapterMethods):
     """Scores batches: `scorer(completion=[…], gold=[…])` gives a `Scores`.
 
     Thread-safe, and picklable (it travels as its tree). `workers` is the number of processes for
@@ -209,50 +202,6 @@ class Scorer:
         self.close()
         with self._lock:
             self._pool = pool
-
-    # In other people's trainers (each takes the options of the class that it returns)
-
-    def as_trl(self, **options: Any) -> TRLReward:
-        """A reward function for TRL's `GRPOTrainer`; see `adapters.trl.TRLReward`."""
-        from grpo_rewards.adapters.trl import TRLReward
-
-        return TRLReward(self, **options)
-
-    def as_verl(self, **options: Any) -> VerlReward:
-        """A `custom_reward_function` for verl; see `adapters.verl.VerlReward`."""
-        from grpo_rewards.adapters.verl import VerlReward
-
-        return VerlReward(self, **options)
-
-    def as_openrlhf(self, **options: Any) -> OpenRLHFReward:
-        """A `reward_func` for OpenRLHF; see `adapters.openrlhf.OpenRLHFReward`."""
-        from grpo_rewards.adapters.openrlhf import OpenRLHFReward
-
-        return OpenRLHFReward(self, **options)
-
-    def as_verifiers(self, **options: Any) -> VerifiersReward:
-        """Functions and weights of a verifiers `Rubric`; see `adapters.verifiers`."""
-        from grpo_rewards.adapters.verifiers import VerifiersReward
-
-        return VerifiersReward(self, **options)
-
-    def as_map(self, **options: Any) -> MapFunction:
-        """A function for `datasets.Dataset.map`; see `adapters.datasets.MapFunction`."""
-        from grpo_rewards.adapters.datasets import MapFunction
-
-        return MapFunction(self, **options)
-
-    def as_lm_eval(self, **options: Any) -> LMEvalResults:
-        """A `process_results` for lm-eval; see `adapters.evals.LMEvalResults`."""
-        from grpo_rewards.adapters.evals import LMEvalResults
-
-        return LMEvalResults(self, **options)
-
-    def as_inspect(self) -> Any:
-        """A scorer for an Inspect `Task`; see `adapters.evals.inspect_scorer`."""
-        from grpo_rewards.adapters.evals import inspect_scorer
-
-        return inspect_scorer(self)
 
     def close(self) -> None:
         """End the worker processes; the next batch starts new ones."""
