@@ -124,7 +124,12 @@ def resume(
     folder: Run,
     overrides: Overrides = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on even if config, ruleset or prompts have changed.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on even if config, ruleset or prompts have changed; "
+            "start again where the checkpoints are lost.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
