@@ -22,6 +22,7 @@ from grpo_train.config import Reward
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.model.policy import Policy
+from grpo_train.objective.advantage import has_signal
 from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts
 
 Floats = npt.NDArray[np.float64]
@@ -92,7 +93,8 @@ def _mean(column: Floats) -> float:
 def _spread(column: Floats) -> float:
     present = column[~np.isnan(column)]
     # Not the standard deviation of equal numbers, which rounding makes more than 0.
-    return float(present.std()) if len(present) and np.ptp(present) else 0.0
+    unequal = len(present) and bool(has_signal(torch.from_numpy(present)[None]))
+    return float(present.std()) if unequal else 0.0
 
 
 def load_scorer(reward: Reward) -> Any:
