@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.config import Config, Optim, dump_config, flat_config, load_config
+from grpo_train.config import Config, Optim, config_notes, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
 from grpo_train.engines.native import NativeEngine
@@ -127,7 +127,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         mismatch = "truncate" if engine.copies else "off"
     checked = self_test(policy, engine, prompts.ids, sampling(config))
     plan = memory_plan(config, policy, longest)
-    notes += [str(checked), memory_advice(plan, policy)]
+    notes += [*config_notes(config), str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
     reference = frozen_copy(policy) if config.loss.kl_coef else None

@@ -33,6 +33,7 @@ ORDER = {
     """,
     "grpo_train": """
         errors
+        bounds
         config distributed
         model
         rollouts data
