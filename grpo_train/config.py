@@ -72,6 +72,8 @@ class Reward(Section, frozen=True):
     """A `.reward` file."""
     params: dict[str, str | int | float | bool] = {}
     """Values for the ruleset's params."""
+    allow_extern: bool = False
+    """Run the Python functions that the ruleset's `extern` names; modules beside it are found."""
 
 
 class SamplingConfig(Section, frozen=True):
