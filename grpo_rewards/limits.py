@@ -73,6 +73,7 @@ MAX_SUM_DIGITS = 20  # of one of its numbers
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
+MAX_LANGUAGE_CHARS = 80  # of a language's name or tag; the longest known name has 26
 MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
 
