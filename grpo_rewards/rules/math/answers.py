@@ -11,6 +11,7 @@ from typing import Protocol
 
 from grpo_rewards.limits import MAX_ANSWER_CHARS
 from grpo_rewards.rules import extract as places
+from grpo_rewards.rules.hedges import changed
 from grpo_rewards.rules.math import symbols
 from grpo_rewards.rules.math.choices import choice
 from grpo_rewards.rules.math.latex.parser import Node
@@ -21,6 +22,10 @@ from grpo_rewards.rules.math.numbers import Number
 class Gold(Protocol):
     """What has to be known of a gold."""
 
+    @property
+    def source(self) -> str: ...
+    @property
+    def text(self) -> str: ...
     @property
     def plain(self) -> str: ...
     @property
@@ -46,15 +51,17 @@ def candidate(text: str, gold: Gold) -> str | None:
     """What a text answers, for this gold; the places of `extract.answer`, and the text itself."""
     if len(text) <= 60 and text.isascii() and text.replace(".", "", 1).strip("-").isdigit():
         return text
+    if text == gold.source:
+        return gold.text
     if "think>" in text:
         spoken = places.strip_thoughts(text)
         if spoken is None:
             return None
         text = spoken
-    several = _several(text, gold)
+    found = places.marked(text)
+    several = _several(text, gold) if found else None
     if several is not None:
         return several
-    found = places.marked(text)
     if found is not None:
         before = found.start - getattr(text, "start", 0) - 1
         boxed = before >= 0 and text[before] == "{"
@@ -93,13 +100,16 @@ def _pruned(found: str, gold: Gold) -> str:
     if last is not None:
         return last
     inside = places.mathematics(found)
-    if inside is not None:
-        return inside
-    if has_prose(plain) and symbols.NEGATIONS.isdisjoint(plain.lower().split()):
+    if inside is None and has_prose(plain):
         only = places.last_number(found)
-        if only is not None and only == places.first_number(found):
-            return only
-    return found
+        inside = only if only == places.first_number(found) else None
+    return found if inside is None or _is_changed(found, inside) else inside
+
+
+def _is_changed(text: str, part: str) -> bool:
+    """Whether words beside a part that was cut out of a text change what it says."""
+    start = getattr(part, "start", 0) - getattr(text, "start", 0)
+    return changed(text, start, start + len(part))
 
 
 #: A program is no answer, whatever number it ends in.
@@ -127,12 +137,13 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     if end is not None:
         return end
     inside = places.mathematics(text)
+    found: str | None = number
     if inside is not None and len(inside) <= MAX_ANSWER_CHARS:
-        last = number is not None and getattr(number, "start", 0) > getattr(inside, "end", 0)
+        last = number is not None and number.start > inside.end
         if number is None or not (last and not text[number.end :].strip(" .\n*")):
-            return inside
-    if number is not None:
-        return number
+            found = inside
+    if found is not None:
+        return None if _is_changed(text, found) else found
     return text if len(plain) <= 80 else None
 
 
@@ -145,7 +156,7 @@ def ending(text: str) -> str | None:
         found = verbs.match(last)
         rest = last[found.end() :] if found else ""
         if rest and reads(normalised(rest)):
-            return rest
+            return None if changed(last, len(last) - len(rest), len(last)) else rest
     return None
 
 

@@ -57,7 +57,10 @@ def choice(text: str) -> str | None:
     >>> choice("The answer is (B)."), choice("A. Because B is not valid"), choice("(A) or (B)")
     ('B', 'A', None)
     """
-    said = extract.boxed(text) or extract.said(text)
+    box = extract.last_box(text)
+    if box == "":
+        return None
+    said = box or extract.said(text)
     for part in (said, text):
         if part is None:
             continue
