@@ -1,4 +1,4 @@
-r"""Words that change what they stand beside: `not 5`, `less than 5`, `half of 5`, `5 or 6`, `5 (wrong)`.
+r"""Words that change what they stand beside: `not 5`, `less than 5`, `half of 5`, `5 or 6`.
 
 A value is cut out of prose only where nothing beside it takes it back, bounds it, scales it or
 offers another; and an answer with such words equals only a gold with the same ones. "About 5" and
@@ -15,12 +15,13 @@ from grpo_rewards.limits import MAX_BESIDE_CHARS
 from grpo_rewards.rules.math import numbers
 
 _NEGATIONS: Final = (
-    r"not|\w{2,6}n['’]t|cannot|never|neither|nor|without|wrong|incorrect|false"
+    r"not|\w{2,6}n['’]t|cannot|never|neither|nor|without"
     r"|except(?:ing)?(?:\s+for)?|excluding|(?:any|every)thing\s+but|all\s+but"
     r"|(?:rather|other)\s+than|instead\s+of|as\s+opposed\s+to|different\s+from|unlike|unequal\s+to"
     r"|nicht|keine?|außer|pas|jamais|sauf|no\s+es|nunca|excepto|não|exceto|non\s+è|tranne"
     r"|niet|nie|bukan|không\s+phải|не|кроме|никогда|ليس|ليست|不是|不等于|并非|除了"
 )
+_WRONG: Final = r"wrong|incorrect|false"
 _BOUNDS: Final = (
     r"(?:less|more|fewer|greater|smaller|larger|bigger|higher|lower|longer|shorter)\s+than"
     r"(?:\s+or\s+equal\s+to)?|at\s+(?:the\s+)?(?:very\s+)?(?:least|most)|up\s+to|over|under|above"
@@ -53,20 +54,25 @@ _WORD: Final = (
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
     r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand)\b"
 )
-_B: Final = r"(?<![^\W\d_])"  # where a word may begin, Chinese ones apart
+_B: Final = r"(?<![A-Za-zÀ-ɏ\u0400-\u04ff])"  # where a word may begin, Chinese ones apart
 _E: Final = r"(?![A-Za-zÀ-ÿ\u0400-\u04ff])"  # where a word may end; a Chinese one ends anywhere
 #: What may stand between such a word and the value without changing a thing.
-_SIGNS: Final = r"""\s"'“”‘’$*_`(\[{=~"""
-_FILL: Final = (
-    rf"(?:[{_SIGNS}]|\\(?:text\w*|math\w+|boxed|displaystyle)(?![a-z])|\\[(\[]"
-    r"|\b(?:the|a|an|be|equals?|equal|to|exactly|simply|just|really|about|number|value|x)\b)*"
+_SIGNS: Final = r"""\s"'“”‘’$*_`(\[{}=~"""
+_FILLING: Final = (
+    rf"[{_SIGNS}]|\\(?:text\w*|math\w+|boxed|displaystyle)(?![a-z])|\\[(\[]"
+    r"|\b(?:the|a|an|be|equals?|to|exactly|simply|just|really|about|number|value|x)\b"
+)
+_FILL: Final = f"(?:{_FILLING})*"
+_TAKEN_BACK: Final = (
+    rf"(?:{_B}(?:{_NEGATIONS})|n['’]t){_E}{_FILL}\Z"
+    rf"|\b(?:{_WRONG})\b(?:{_FILLING}|\b(?:answer|result|one|is|was|would)\b|[:-])*\Z"
+    r"|(?:\bnot|n['’]t|\bnever)\s+(?:think|believe|say|mean|true|the\s+case)\b[^,.!?\n]*\Z"
 )
 _BEFORE: Final = re.compile(
     rf"(?i){_B}(?:{_BOUNDS}|{_SCALES}|{_OTHERS}){_E}(?:\s*\b(?:even|{_UNSURE})\b)?{_FILL}\Z"
-    rf"|(?:{_B}(?:{_NEGATIONS})|n['’]t){_E}(?:{_FILL}|\s*(?:answer|result|one|is|was|would|[:-])){{0,4}}\Z"
+    rf"|{_TAKEN_BACK}"
     rf"|(?:\d\W{{0,2}}|{_WORD})\s*(?:\band|,(?=\s)|;|/|&|\||\bund|\bet|\by|\bo|\be|и|和|と|و|및){_FILL}\Z"
     rf"|[,;(]\s*(?:{_UNSURE}){_E}{_FILL}\Z"
-    rf"|\b(?:not|n['’]t|never)\s+(?:think|believe|say|mean)\b[^.!?\n]*\Z"
     r"|(?<!text)(?<!textbf)(?<!mathrm)(?<!mathbf)(?<!boxed)\{\s*\Z"  # inside `\frac{1}{2}`
 )
 _PREDICATE: Final = (
@@ -75,20 +81,23 @@ _PREDICATE: Final = (
     r"(?:answer|correct|right|true|valid|possible|solution|result|it|equal)\b)"
     r"|can(?:no|['’])t\s+(?:be|hold)|d(?:o|oes|id)(?:n['’]t|\s+not)\s+(?:work|satisfy|hold|fit|count|equal))"
 )
+_REFUTED: Final = (
+    r"[\s,(\[{?!–—-]*(?:\b(?:but\s+)?(?:which|that|this|it)\b['’]?s?\s*)?"
+    r"(?:(?:is|was|are|would\s+be|seems|looks|must\s+be)\s+)?"
+    rf"(?:(?:also|clearly|obviously|definitely|certainly|just|plain)\s+)?{_PREDICATE}{_E}"
+)
 _JUNK: Final = r"""[\s"'”’$*_`)\]}]*(?:\\[)\]])?(?:\\text\w*\s*\{)?"""
 _AFTER: Final = re.compile(
     rf"(?i){_JUNK}(?:"
-    r"\+(?=\W*\Z)"
-    rf"|[\s,(\[{{?!–—-]*(?:\b(?:but\s+)?(?:which|that|this|it)\b['’]?s?\s*)?"
-    r"(?:(?:is|was|are|would\s+be|seems|looks|must\s+be)\s+)?"
-    rf"(?:(?:also|clearly|obviously|definitely|certainly|just|plain)\s+)?{_PREDICATE}{_E}"
+    rf"\+(?=\W*\Z)|{_REFUTED}"
     r"|[\s,(]*(?:at\s+(?:the\s+)?(?:very\s+)?(?:most|least)|and\s+(?:above|below|up|over|under|beyond|higher"
     r"|lower|more|less)|plus|minus|(?:divided|multiplied)\s+by|factorial"
     r"|times\s+(?:\d|that|two|three|four|five|ten))\b"
     r"|\s*(?:squared|cubed)\b(?!\s+[a-z])"
     rf"|\s*(?:and|to|[,;/&|]|und|et|y|o|e|и|和|と|و)\s*[-\\$]{{0,2}}(?:\d|{_WORD})"
-    rf"|(?:[\s-]+[A-Za-z%°]+)?[\s,(/]*{_B}(?:{_OTHERS}){_E}(?!\s*,?\s*(?:so|thereabouts|equivalently|simply"
-    r"|about|approximately|roughly)\b)"
+    rf"|[\s,(/]*{_B}(?:{_OTHERS}){_E}"
+    r"(?!\s*,?\s*(?:so|thereabouts|equivalently|simply|about|approximately|roughly)\b)"
+    rf"|[\s-]+[A-Za-z%°]+[\s,(/]*{_B}(?:{_OTHERS}){_E}\s*(?:\d|{_WORD})"  # `5 apples or 6`
     r"|\s*[,(]\s*(?:maybe|perhaps|possibly|alternatively|otherwise)\b"
     r"|\s*(?:以上|以下|未満|不对|是错|ではな|じゃな|가\s*아니|이\s*아니|이상|이하|미만|değil|नहीं|से\s+(?:कम|अधिक))"
     r")"
@@ -96,7 +105,7 @@ _AFTER: Final = re.compile(
 #: The words of an answer as a whole that its gold must have too. `plus`, `or`, `half` and their
 #: like are left to the tree, which knows what they mean.
 _CHANGES: Final = re.compile(
-    rf"(?i)(?<![\\A-Za-zÀ-ÿ\u0400-\u04ff])(?:{_NEGATIONS}|{_BOUNDS}|twice|thrice|double|triple|quadruple"
+    rf"(?i)(?<![\\A-Za-zÀ-ÿ\u0400-\u04ff])(?:{_NEGATIONS}|{_WRONG}|{_BOUNDS}|twice|thrice|double|triple|quadruple"
     r"|(?:half|thirds?|quarters?|fourths?|fifths?|tenths?|percent|%|square|cube|root|multiples?|powers?)\s+of"
     rf"|half\s+(?=\d)|times\s+(?=[\d\\$])|(?:plus|minus)\s+(?={_WORD})|versus|vs\.?|maybe|perhaps|possibly|impossible){_E}"
     r"|(?<=\d)\W*(?:\\text\s*\{\s*)?(?:squared|cubed)\b(?!\s+[a-z])|以上|以下|未満|ではな|이상|이하|미만|değil"
@@ -104,10 +113,10 @@ _CHANGES: Final = re.compile(
 
 
 def changed(text: str, start: int, end: int) -> bool:
-    """Whether the words beside `text[start:end]` take it back, bound or scale it, or offer another.
+    """Whether the words beside `text[start:end]` take it back, bound, scale or hedge it.
 
-    >>> [changed(t, t.index("5"), t.index("5") + 1) for t in ("so 5", "not 5", "5 (wrong)", "4 or 5")]
-    [False, True, True, True]
+    >>> [changed(t, t.index("5"), t.index("5") + 1) for t in ("so 5", "not 5", "5 (wrong)")]
+    [False, True, True]
     >>> changed("1/2, or 0.5", 0, 3), changed("about 5 apples", 6, 7)
     (False, False)
     """
@@ -121,9 +130,43 @@ def changed(text: str, start: int, end: int) -> bool:
     return _AFTER.match(after) is not None and not _restated(value, after, last=False)
 
 
+_DENIAL: Final = re.compile(r"(?i)not|n['’]t|never|neither|wrong|false|correct|impossible|不|не")
+_DENIED_BEFORE: Final = re.compile(f"(?i){_TAKEN_BACK}")
+_DENIED_AFTER: Final = re.compile(f"(?i){_JUNK}(?:{_REFUTED})")
+
+
+def denied(text: str, start: int, end: int) -> bool:
+    """Whether the words beside a marked `text[start:end]` say that it is wrong; what they say of
+    its size ("at least \\boxed{5} colours") is the sentence's, not the answer's.
+
+    >>> denied("not (B)", 5, 6), denied("(B) is wrong", 1, 2), denied("at least (B)", 10, 11)
+    (True, True, False)
+    """
+    before = text[max(0, start - MAX_BESIDE_CHARS) : start]
+    after = text[end : end + MAX_BESIDE_CHARS].split("\n", 1)[0]
+    return bool(
+        (_DENIAL.search(before) and _DENIED_BEFORE.search(before))
+        or (_DENIAL.search(after) and _DENIED_AFTER.match(after))
+    )
+
+
 _OR: Final = re.compile(rf"(?i){_B}(?:{_OTHERS}|{_UNSURE}){_E}|[,(/]")
 _VALUE: Final = re.compile(
     r"[-−]?\\?\$?(?:\\[dt]?frac\{\d+\}\{\d+\}|\d[\d,]*(?:\.\d+)?(?:\s?/\s?\d+)?|\.\d+)(?:\s?\\?%)?"
+)
+
+
+def offers(gap: str) -> bool:
+    """Whether the text between two answers leaves the choice to the reader.
+
+    >>> offers("$ or $"), offers("$ and $"), offers(" so ")
+    (True, False, False)
+    """
+    return _OFFER.fullmatch(gap) is not None
+
+
+_OFFER: Final = re.compile(
+    rf"(?i)[\W_]*(?:\w{{1,12}}\W+)?(?:{_OTHERS}|{_UNSURE})[\W_]*(?:{_UNSURE})?[\W_]*"
 )
 
 

@@ -11,10 +11,11 @@ from typing import Protocol
 
 from grpo_rewards.limits import MAX_ANSWER_CHARS
 from grpo_rewards.rules import extract as places
-from grpo_rewards.rules.hedges import changed
-from grpo_rewards.rules.math import symbols
+from grpo_rewards.rules.hedges import changed, denied, offers
+from grpo_rewards.rules.math import numbers, symbols
 from grpo_rewards.rules.math.choices import choice
-from grpo_rewards.rules.math.latex.parser import Node
+from grpo_rewards.rules.math.compare.trees import Policy, compare
+from grpo_rewards.rules.math.latex.parser import Node, parse
 from grpo_rewards.rules.math.normalise import TEXT_COMMAND, has_prose, normalised, reads, squeezed
 from grpo_rewards.rules.math.numbers import Number
 
@@ -65,18 +66,36 @@ def candidate(text: str, gold: Gold) -> str | None:
     if found is not None:
         before = found.start - getattr(text, "start", 0) - 1
         boxed = before >= 0 and text[before] == "{"
-        return _exact_before(text, found) if boxed else _pruned(found, gold)
+        if not boxed:
+            return _pruned(found, gold)
+        return None if denied(text, before + 1, before + 1 + len(found)) else _one_box(text, found)
     return _unmarked(text, gold)
 
 
-def _exact_before(text: str, found: str) -> str:
-    r"""`\boxed{1/3} \approx \boxed{0.333}`: the second box only restates the first."""
-    if text.count("boxed") < 2 or not ("approx" in text or "≈" in text):
+def _one_box(text: str, found: str) -> str:
+    r"""The last box, unless the one before it counts too: `\boxed{1/3} \approx \boxed{0.333}` only
+    restates it, `\boxed{2} or \boxed{3}` are two answers."""
+    if text.count("boxed") < 2:
         return found
     last = places.boxes(text)[-2:]
-    if len(last) == 2 and last[1][0] == found and last[1][1].strip(" $") in ("\\approx", "≈"):
-        return last[0][0]
-    return found
+    if len(last) < 2 or last[1][0] != found:
+        return found
+    (first, _), (_, gap) = last
+    if gap.strip(" $") in ("\\approx", "≈"):
+        return first
+    return f"{first} or {found}" if offers(gap) and not _alike(first, found) else found
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two answers say the same: `15\\frac{39}{40}`, or `\\frac{639}{40}`."""
+    written = normalised(one), normalised(other)
+    first, second = map(numbers.read, written)
+    if first is not None and second is not None:
+        return numbers.same(first, second) is True
+    left, right = map(parse, written)
+    if isinstance(left, Node) and isinstance(right, Node):
+        return compare(left, right, Policy()).yes
+    return squeezed(written[0]) == squeezed(written[1])
 
 
 def _several(text: str, gold: Gold) -> str | None:

@@ -184,10 +184,15 @@ def equal(
 
 
 def _is_changed(plain: str, gold: Gold) -> bool:
-    """`less than 5` for 5, `5 (wrong)`: words that the comparison passed over, and the gold lacks."""
-    if gold.letter is not None or not re.search(r"[^\W\d_]", plain) or stand_in(plain) != plain:
+    """`less than 5` or `5 (wrong)` for 5: words that the comparison passed over."""
+    if gold.letter is not None or not (_LETTER.search(plain) or _LETTER.search(gold.plain)):
         return False
+    if stand_in(plain) != plain or stand_in(gold.plain) != gold.plain:
+        return False  # `no solution` is a saying of its own
     return changes(plain) != changes(gold.plain)
+
+
+_LETTER: Final = re.compile(r"[^\W\d_]")
 
 
 def _same_writing(plain: str, gold: Gold) -> bool:
