@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grpo_rewards.data.extractions import Unfound, unfound
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.processes import Engine, Pending
 from grpo_rewards.data.reader import Batch, Position, Shard, open_dataset
@@ -21,7 +22,6 @@ from grpo_rewards.scoring.memo import code_digest
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.scoring.scores import Scores
 from grpo_rewards.types import Level
-from grpo_rewards.unfound import Unfound, unfound
 
 BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
 

@@ -13,10 +13,10 @@ import numpy as np
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.plan import describe
+from grpo_rewards.data.extractions import Unfound
 from grpo_rewards.rules.dataset import Moments, restore, saved
 from grpo_rewards.scoring.execution import OpStats
 from grpo_rewards.scoring.scores import Scores, Summary
-from grpo_rewards.unfound import Unfound
 
 STAGES = ("read", "score", "write")
 

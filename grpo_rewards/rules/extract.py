@@ -16,7 +16,7 @@ from grpo_rewards.limits import (
     MAX_BESIDE_CHARS,
     MAX_BOXES,
 )
-from grpo_rewards.rules.hedges import changed
+from grpo_rewards.rules.math.hedges import changed
 from grpo_rewards.rules.text import compile_pattern
 
 _BOX: Final = re.compile(r"\\(?:boxed|fbox|framebox|box|beginboxed)\s*\{|\\boxed\s+(?=[\w\\])")

@@ -24,8 +24,8 @@ ORDER = {
         compiler
         adapters
         scoring
-        data
         explain
+        data
         audit
         testing report pandas
         server lsp

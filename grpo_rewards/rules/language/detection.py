@@ -39,11 +39,11 @@ from grpo_rewards.rules.language.scripts import (
     beside_latin,
     is_japanese_letter,
 )
+from grpo_rewards.rules.language.spellings import LANGUAGES as LANGUAGES
+from grpo_rewards.rules.language.spellings import VARIANTS, language_code
+from grpo_rewards.rules.language.spellings import check_language as check_language
+from grpo_rewards.rules.language.spellings import known_language as known_language
 from grpo_rewards.rules.language.word_fit import Fitted, Run, by_words, certain, profile
-from grpo_rewards.rules.tongues import LANGUAGES as LANGUAGES
-from grpo_rewards.rules.tongues import VARIANTS, language_code
-from grpo_rewards.rules.tongues import check_language as check_language
-from grpo_rewards.rules.tongues import known_language as known_language
 
 MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
 FOREIGN_BELOW = 0.1  # what must be left of the main language

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from grpo_rewards.limits import MAX_ANSWER_CHARS
 from grpo_rewards.rules import extract as places
-from grpo_rewards.rules.hedges import changed, denied, offers
 from grpo_rewards.rules.math import numbers, symbols
 from grpo_rewards.rules.math.choices import choice
 from grpo_rewards.rules.math.compare.trees import Policy, compare
+from grpo_rewards.rules.math.hedges import changed, denied, offers
 from grpo_rewards.rules.math.latex.parser import Node, parse
 from grpo_rewards.rules.math.normalise import TEXT_COMMAND, has_prose, normalised, reads, squeezed
 from grpo_rewards.rules.math.numbers import Number

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from grpo_rewards.rules import extract
-from grpo_rewards.rules.hedges import denied
+from grpo_rewards.rules.math.hedges import denied
 
 _LABEL: Final = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"

@@ -22,11 +22,11 @@ from typing import Any, Final, Literal, NamedTuple
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
-from grpo_rewards.rules.hedges import changes
 from grpo_rewards.rules.math import numbers
 from grpo_rewards.rules.math.answers import candidate, ending, joins
 from grpo_rewards.rules.math.choices import choice, label, labelled
 from grpo_rewards.rules.math.compare.trees import Policy, Rung, compare
+from grpo_rewards.rules.math.hedges import changes
 from grpo_rewards.rules.math.latex.parser import Node, ops, parse
 from grpo_rewards.rules.math.latex.rewrites import magnitude, stand_in
 from grpo_rewards.rules.math.normalise import (

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from strategies import any_text
 
 import grpo_rewards as gr
-from grpo_rewards.rules import tongues
-from grpo_rewards.rules.language import detection, prose_mask, scripts, word_fit
+from grpo_rewards.rules.language import detection, prose_mask, scripts, spellings, word_fit
 from grpo_rewards.rules.language.scripts import LANGUAGES_OF
 
 RULESETS = Path(__file__).parent.parent / "rulesets"
@@ -335,7 +334,7 @@ def _cased(spelling: str) -> st.SearchStrategy[str]:
 
 _SPELLED = [
     (spelling.strip(), code)
-    for code, line in tongues._SPELLINGS.items()
+    for code, line in spellings._SPELLINGS.items()
     for spelling in [code, *line.split(",")[0].split(), *line.split(",")[1:]]
 ]
 
@@ -345,7 +344,7 @@ def spelt(draw: st.DrawFn) -> tuple[str, str]:
     """A language as people write it, and its code."""
     spelling, code = draw(st.sampled_from(_SPELLED))
     if 2 <= len(spelling) <= 3 and code != "zh":  # a tag may say where, and how it is written
-        scripts_of = [s for s, name in tongues._SCRIPTS.items() if code in LANGUAGES_OF[name]]
+        scripts_of = [s for s, name in spellings._SCRIPTS.items() if code in LANGUAGES_OF[name]]
         script = draw(st.sampled_from(["", *scripts_of]))
         region = draw(st.sampled_from(["", "US", "AT", "419", "BR"]))
         extra = draw(st.sampled_from(["", "1996", "x-mine", "u-ca-gregory"]))
@@ -368,7 +367,7 @@ def spelt(draw: st.DrawFn) -> tuple[str, str]:
     ],
 )  # fmt: skip
 def test_a_language_has_many_names(spelling: str, code: str | None) -> None:
-    assert tongues.language_code(spelling) == code
+    assert spellings.language_code(spelling) == code
 
 
 @given(spelt(), st.sampled_from(CODES))
@@ -377,7 +376,7 @@ def test_every_spelling_of_a_language_gives_the_same_share(
 ) -> None:
     spelling, code = pair
     text = SENTENCES[written]
-    assert tongues.check_language(spelling) is None
+    assert spellings.check_language(spelling) is None
     assert detection.share(text, spelling) == detection.share(text, code)
     assert detection.spans(text, spelling) == detection.spans(text, code)
 
@@ -414,7 +413,7 @@ near_names = st.one_of(
 @example("xx")
 @example("")
 def test_a_language_that_nobody_knows_never_pays(paid: Paid, name: str) -> None:
-    code = tongues.language_code(name)
+    code = spellings.language_code(name)
     if code is not None:  # only what is written in the table, plain or as the head of a tag
         known = {spelling.casefold() for spelling, _ in _SPELLED}
         plain = " ".join(name.casefold().replace("_", "-").split())
@@ -433,11 +432,11 @@ def test_a_language_spelt_out_pays_as_its_code(paid: Paid) -> None:
 def test_names_are_those_that_whisper_uses() -> None:
     whisper = pytest.importorskip("transformers.models.whisper.tokenization_whisper")
     codes = {name: code for name, code in whisper.TO_LANGUAGE_CODE.items()
-             if tongues.known_language(code)}  # fmt: skip
+             if spellings.known_language(code)}  # fmt: skip
     assert len(codes) > 50
     odd = {"haitian creole", "cantonese"}
-    assert {name: tongues.language_code(name) for name in codes if name not in odd} == {
-        name: tongues.language_code(code) for name, code in codes.items() if name not in odd
+    assert {name: spellings.language_code(name) for name in codes if name not in odd} == {
+        name: spellings.language_code(code) for name, code in codes.items() if name not in odd
     }
 
 
@@ -451,8 +450,8 @@ def test_names_are_those_that_whisper_uses() -> None:
     ],
 )
 def test_an_unknown_language_has_a_hint(code: str, hint: str, tmp_path: Path) -> None:
-    assert not tongues.known_language(code)
-    assert hint in (tongues.check_language(code) or "")
+    assert not spellings.known_language(code)
+    assert hint in (spellings.check_language(code) or "")
     assert detection.share(SENTENCES["en"], code) == 0
     ruleset = tmp_path / "one.reward"
     ruleset.write_text(
@@ -466,8 +465,8 @@ def test_all_languages_of_langdetect_are_known() -> None:
     from langdetect.detector_factory import PROFILES_DIRECTORY
 
     profiles = {path.name for path in Path(PROFILES_DIRECTORY).iterdir() if "." not in path.name}
-    assert all(tongues.language_code(code) == code for code in profiles)
-    assert profiles - set(tongues.VARIANTS) | {"zh"} == set(tongues.LANGUAGES)
+    assert all(spellings.language_code(code) == code for code in profiles)
+    assert profiles - set(spellings.VARIANTS) | {"zh"} == set(spellings.LANGUAGES)
 
 
 # How good, how fast
