@@ -49,6 +49,7 @@ MAX_REPETITION_CHARS = 1_000_000  # of a longer text the head
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
 
 # Mathematical answers (rules/latex.py and what stands on it).
+MAX_BESIDE_CHARS = 60  # on each side of an answer in prose: some ten words that may take it back
 MAX_BOXES = 64  # of a completion; only the last ones can be an answer
 MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
 MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
@@ -73,6 +74,7 @@ MAX_SUM_DIGITS = 20  # of one of its numbers
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
+MAX_LANGUAGE_CHARS = 80  # of a language's name or tag; the longest known name has 26
 MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.config import Config, Optim, dump_config, flat_config, load_config
+from grpo_train.config import Config, Optim, config_notes, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
 from grpo_train.engines.native import NativeEngine
@@ -28,6 +28,7 @@ from grpo_train.run.checkpoint import (
     list_checkpoints,
     read_buffer,
     read_progress,
+    recover,
     restore_optimizer,
     restore_weights,
     save_checkpoint,
@@ -73,6 +74,7 @@ class Session:
     record: Record
     sampler: Sampler
     step: int = 0  # updates done
+    saved: int = -1  # step of the newest checkpoint
     rollouts: int = 0  # calls of `generate`: each has seeds of its own
     batch: Batch | None = None
     used: int = 0  # updates made from `batch`
@@ -125,7 +127,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         mismatch = "truncate" if engine.copies else "off"
     checked = self_test(policy, engine, prompts.ids, sampling(config))
     plan = memory_plan(config, policy, longest)
-    notes += [str(checked), memory_advice(plan, policy)]
+    notes += [*config_notes(config), str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
     reference = frozen_copy(policy) if config.loss.kl_coef else None
@@ -267,19 +269,19 @@ def start(config: Config) -> Session:
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) -> Session:
-    """A run as its last whole checkpoint left it; one without a checkpoint starts again.
+    """A run as its last whole checkpoint left it; one that never had a checkpoint starts again.
 
     `overrides` (`key=value`) go over the run's config. What would make it another run (config,
     ruleset, prompts) is refused with the difference, unless `force`.
     """
     config = load_config(folder / "config.toml", list(overrides))
+    distributed.join_processes(config.device)  # the first one recovers, for all
+    recover(folder / "checkpoints")
     found = list_checkpoints(folder / "checkpoints")
     if not found:
-        session = open_session(config, folder)
-        session.record.restart(config, -1)
-        session.history = session.record.read()
-        session.notes.append("no checkpoint yet: the run starts again")
-        return session
+        if not force:
+            _check_first(folder)
+        return _start_again(config, folder)
     last = found[-1]
     progress = read_progress(last)
     if not force:
@@ -296,11 +298,34 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
     return session
 
 
+def _check_first(folder: Path) -> None:
+    """A run that must have had a checkpoint does not start again as if it never had."""
+    reached = Record(folder).reached()
+    every = load_config(folder / "config.toml").save.every  # without what is said for this resume
+    remains = [*(folder / "checkpoints").glob("[!.]*"), *(folder / "checkpoints").glob(".old-*")]
+    if remains or 0 < every < reached:
+        raise CheckpointError(
+            f"{folder} has logs up to step {reached} and no whole checkpoint to go on from\n"
+            "hint: bring its checkpoints/ back; --force starts again and puts the logs aside"
+        )
+
+
+def _start_again(config: Config, folder: Path) -> Session:
+    """From step 0, with what the first try has logged kept under other names."""
+    session = open_session(config, folder)
+    kept = session.record.put_aside()
+    session.record.restart(config, -1)
+    logs = f"; the logs of its first try are now {', '.join(kept)}" if kept else ""
+    session.notes.append(f"no checkpoint yet: the run starts again{logs}")
+    return session
+
+
 def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
     """Put a session where a checkpoint stands."""
     restore_weights(checkpoint, session.policy)
     restore_optimizer(checkpoint, session.policy, session.updater.optimizer)
-    session.step, session.rollouts = progress.step, progress.rollouts
+    session.step = session.saved = progress.step
+    session.rollouts = progress.rollouts
     session.sampler.position = progress.position
     tensors = read_buffer(checkpoint)
     if tensors is not None:
@@ -353,7 +378,8 @@ def save(session: Session) -> Path:
         session.scorer.hash,
         session.data_hash,
     )
-    return save_checkpoint(
+    session.record.flush()
+    path = save_checkpoint(
         session.record.checkpoints,
         progress,
         session.policy,
@@ -362,6 +388,8 @@ def save(session: Session) -> Path:
         files={"config.toml": dump_config(config).decode(), "ruleset.reward": str(session.scorer)},
         keep=config.save.keep,
     )
+    session.saved = session.step
+    return path
 
 
 def check_ready(config: Config) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_rewards.data.bindings import BATCH_ROWS, column_paths
+from grpo_rewards.data.extractions import EmptyExtraction, empty_extractions
 from grpo_rewards.data.kinds import open_dataset, open_writer
 from grpo_rewards.data.processes import BatchExecutor, Pending
 from grpo_rewards.data.reader import Batch, Position, Reader, Shard
@@ -19,7 +20,6 @@ from grpo_rewards.data.resume import Journal, files_of
 from grpo_rewards.data.statistics import Totals
 from grpo_rewards.data.writer import Output, Writer, bool_scores
 from grpo_rewards.errors import BatchError, RewardError, RuleError, refuse_overwriting
-from grpo_rewards.explain.empty_extractions import EmptyExtraction, empty_extractions
 from grpo_rewards.scoring.dataset_checks import Checks
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.memo import code_digest

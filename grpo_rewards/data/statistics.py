@@ -13,7 +13,7 @@ import numpy as np
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.plan import describe
-from grpo_rewards.explain.empty_extractions import EmptyExtraction
+from grpo_rewards.data.extractions import EmptyExtraction
 from grpo_rewards.rules.dataset import Moments, restore, saved
 from grpo_rewards.scoring.execution import OpStats
 from grpo_rewards.scoring.scores import Scores, Summary
