@@ -7,6 +7,7 @@
     │ └ RulesetTypeError     a type, range or level that does not fit
     ├ BatchError             columns that cannot be scored: one is missing, lengths differ
     │ ├ DataError            a file that cannot be read as a dataset
+    │ │ └ MissingFileError   there is no such file
     │ └ OutputError          a file that cannot be written
     │   └ OverwriteError     what would be written is what is read
     └ RuleError              a bug in a kernel: which rule, which row, what; never a score
@@ -180,6 +181,10 @@ class BatchError(RewardError, ValueError):
 
 class DataError(BatchError):
     """A file that cannot be read as a dataset, or one of its rows."""
+
+
+class MissingFileError(DataError):
+    """A file that somebody named and that is not there."""
 
 
 class OutputError(BatchError):

@@ -22,7 +22,7 @@ from grpo_rewards.rules.math.equality import equal
 from grpo_rewards.scoring.grading import Grade, check_golds, grade_batch
 
 
-def grade(
+def grade_command(
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -143,7 +143,7 @@ def _check_golds(data: Path, column: str, as_json: bool) -> None:
     raise typer.Exit(1 if found else 0)
 
 
-def show_format(
+def format_command(
     ruleset: File,
     name: Annotated[str, typer.Argument(help="A format of the ruleset.")],
     text: Annotated[str, typer.Option("--text", help="What to match.")],

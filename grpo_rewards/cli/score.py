@@ -25,9 +25,9 @@ from grpo_rewards.cli.options import (
     Settings,
     Step,
     err,
+    mapped,
     opened,
     out,
-    pairs,
     print_json,
 )
 from grpo_rewards.compiler.graph import Graph
@@ -84,7 +84,7 @@ Profile = Annotated[
 ]
 
 
-def score(
+def score_command(
     ruleset: File,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL (.gz, .zst) or Parquet.")],
     output: Output = None,
@@ -116,15 +116,7 @@ def score(
     if resume and output is None:
         raise typer.BadParameter("there is no OUT to go on with", param_hint="--resume")
     refuse_overwriting([data, ruleset], _written(output, profile, memo))
-    task = Task(
-        mapping=pairs(mapping, "--map"),
-        group=group,
-        step=step,
-        progress=progress,
-        limit=limit,
-        shard=_shard(shard),
-        on_bad_line="skip" if skip_bad_lines else "error",
-    )
+    part = _shard(shard)
     with (
         opened(ruleset, settings, workers, allow_extern=allow_extern, memo=memo) as scorer,
         _ProgressBar(is_shown=not as_json) as bar,
@@ -132,6 +124,10 @@ def score(
         _engine(scorer, engine, processes, address) as elsewhere,
     ):
         checks = Checks(scorer) if run_checks else None
+        task = Task(
+            mapping=mapped(scorer, mapping), group=group, step=step, progress=progress,
+            limit=limit, shard=part, on_bad_line="skip" if skip_bad_lines else "error",
+        )  # fmt: skip
         totals = score_file(
             scorer, data, output, task,
             resume=resume, checks=checks, executor=elsewhere,

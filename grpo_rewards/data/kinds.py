@@ -10,7 +10,7 @@ from grpo_rewards.data.jsonl import COMPRESSED, LinesReader, LinesWriter
 from grpo_rewards.data.parquet import ParquetReader, ParquetWriter
 from grpo_rewards.data.reader import Reader
 from grpo_rewards.data.writer import Output, Writer
-from grpo_rewards.errors import DataError
+from grpo_rewards.errors import DataError, MissingFileError
 
 ENDINGS = ".jsonl, .jsonl.gz, .jsonl.zst or .parquet"
 
@@ -42,11 +42,11 @@ def _kind_of(path: Path) -> Kind:
 
 
 def open_dataset(path: str | Path, *, on_bad_line: str = "error") -> Reader:
-    """An open dataset. DataError in one line where there is no such file, it is empty, or it is
-    something else than its name says."""
+    """An open dataset. DataError in one line where there is no such file (MissingFileError), it
+    is empty, or it is something else than its name says."""
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: no such file")
+        raise MissingFileError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: a folder", hint=f"name one file: {ENDINGS}")
     kind = _kind_of(path)

@@ -24,8 +24,8 @@ def lsp_command() -> None:
     try:
         server = make_server()
     except ImportError:
-        hint = "hint: pip install 'grpo-rewards[lsp]'"
-        raise RewardError(f"the language server needs pygls\n  {hint}") from None
+        hint = "pip install 'grpo-rewards[lsp]'"
+        raise RewardError("the language server needs pygls", hint=hint) from None
     server.start_io()
 
 

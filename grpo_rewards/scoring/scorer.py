@@ -23,6 +23,7 @@ from grpo_rewards.compiler.statements import checked
 from grpo_rewards.errors import (
     BatchError,
     Finding,
+    MissingFileError,
     OverwriteError,
     Place,
     RewardError,
@@ -327,6 +328,8 @@ def read_text(path: Path) -> str:
         message = f"not text: byte {error.start} is not UTF-8"
         finding = Finding("S16", message, Place(at, at + 1), "a ruleset is a UTF-8 text file")
         raise RulesetError.of(source, [finding]) from None
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise RewardError(f"{path}: {error.strerror or error}") from None
 
