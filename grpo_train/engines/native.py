@@ -115,7 +115,7 @@ class NativeEngine:
         with distributed.gathered(model), torch.inference_mode():
             decoder = Decoder.of(self.policy, rows)
             run = _Run(self, decoder, prompts, n, sampling, seeds, done)
-            with contextlib.nullcontext() if decoder else packed(model, rows):
+            with contextlib.nullcontext() if decoder else packed(model, rows, self.policy.compute):
                 return run.finish()
 
     def sync(self) -> None:
@@ -162,7 +162,7 @@ class _Run:
         width = max(map(len, prompts), default=1)
         most = Extent(self.room, limit, slots, width, size)
         fixed = decoder is not None and (engine.fixed or device.type == "cuda")
-        self.cache = ForkedCache(most, device, shared=policy.ours, fixed=fixed)
+        self.cache = ForkedCache(most, device, policy.held, shared=policy.ours, fixed=fixed)
         # Which completion; a place without a row writes to a line behind them all.
         self.row = torch.full((self.room,), total, device=device)
         self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed

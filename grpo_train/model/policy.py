@@ -2,8 +2,8 @@
 
 Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
 layer is read as a `Head`, and our attention, called by its layers, knows what a token may see. The
-one copy of the weights both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because
-a bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
+one copy of the weights both trains and samples; masters stay fp32 under bf16 products, because a
+bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from grpo_train import distributed
+from grpo_train.config import Precision
 from grpo_train.errors import ConfigError
 from grpo_train.model.kv_cache import ForkedCache
 from grpo_train.model.logprobs import Head
@@ -36,6 +37,7 @@ class Policy:
     tokenizer: Any
     eos_ids: tuple[int, ...]
     pad_id: int
+    mixed: bool = False  # products are made in bf16 (autocast) from the fp32 weights
     checkpointing: bool = False  # recompute activations in the backward pass
     adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
     adapter_off: bool = False  # the reference of such a policy: the same weights without them
@@ -95,15 +97,16 @@ class Policy:
         return hidden.to(self.compute)
 
     @property
-    def mixed(self) -> bool:
-        """Whether products are made in bf16 from fp32 masters."""
-        return self.device.type == "cuda" and self.model.dtype == torch.float32
-
-    @property
     def compute(self) -> torch.dtype:
         """In which products are made."""
         dtype: torch.dtype = torch.bfloat16 if self.mixed else self.model.dtype
         return dtype
+
+    @property
+    def held(self) -> torch.dtype:
+        """In which keys and values are kept: a CPU would copy bf16 ones before every product."""
+        dtype: torch.dtype = self.model.dtype
+        return self.compute if self.device.type == "cuda" else dtype
 
     @property
     def ours(self) -> bool:
@@ -135,7 +138,7 @@ class Policy:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """bf16 autocast with fp32 masters on CUDA; nothing on CPU."""
+        """Within: products in bf16, where that is wanted."""
         if not self.mixed:
             yield
             return
@@ -167,7 +170,7 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(path: str, *, device: str = "auto") -> Policy:
+def load_policy(path: str, *, device: str = "auto", precision: Precision = "auto") -> Policy:
     """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -179,10 +182,12 @@ def load_policy(path: str, *, device: str = "auto") -> Policy:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
-    return wrap(model, tokenizer, device=device)
+    return wrap(model, tokenizer, device=device, precision=precision)
 
 
-def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
+def wrap(
+    model: Any, tokenizer: Any, *, device: str = "auto", precision: Precision = "auto"
+) -> Policy:
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -196,7 +201,11 @@ def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
         make_fast(model)
     eos = _eos_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(model, tokenizer, eos, int(pad))
+    bf16 = precision == "bfloat16"
+    if precision == "auto":
+        bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    mixed = bf16 and model.dtype == torch.float32
+    return Policy(model, tokenizer, eos, int(pad), mixed)
 
 
 def _remove_dropout(model: Any) -> None:
@@ -225,7 +234,7 @@ def frozen_copy(policy: Policy) -> Policy:
         return replace(policy, adapter_off=True)
     model = copy.deepcopy(policy.model)
     model.requires_grad_(requires_grad=False)
-    return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
+    return replace(policy, model=model, checkpointing=False)
 
 
 def whole_weights(model: Any) -> Iterator[tuple[str, Tensor]]:

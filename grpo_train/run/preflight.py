@@ -49,7 +49,7 @@ def self_test(
 
     A model that our attention is wrong for gets its own back, and is compared once more.
     """
-    bound = TOLERANCE[torch.bfloat16 if policy.device.type == "cuda" else torch.float32]
+    bound = TOLERANCE[torch.bfloat16 if policy.mixed else torch.float32]
     apart = COPY_TOLERANCE if engine.copies else bound
     gaps: dict[str, float] = {}
     if policy.ours:
@@ -74,7 +74,7 @@ def self_test(
 
 def layouts(policy: Policy) -> tuple[Layout, ...]:
     """What may pack this policy's rollouts, the fastest first."""
-    return ("varlen", "flat") if policy.device.type == "cuda" else ("flat",)
+    return ("varlen", "flat") if policy.device.type == "cuda" and policy.mixed else ("flat",)
 
 
 def _probe(
@@ -138,7 +138,6 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     c = policy.model.config.get_text_config()
     weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
     trained = 4.0 * sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
-    width = 2 if policy.device.type == "cuda" else 4
     heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     rows = min(config.sampling.max_rows, config.prompts_per_step * config.sampling.group_size)
@@ -152,9 +151,9 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
         "optimizer": 2 * trained,
         "reference": weights if config.loss.kl_coef and policy.adapter is None else 0.0,
         "copies": float(copied_bytes(policy)),
-        "cache": 2.0 * width * columns * c.num_hidden_layers * heads * head_dim,
+        "cache": 2.0 * policy.held.itemsize * columns * c.num_hidden_layers * heads * head_dim,
         "activations": float(
-            width * config.token_budget * c.hidden_size * (34 * layers + boundary)
+            policy.compute.itemsize * config.token_budget * c.hidden_size * (34 * layers + boundary)
         ),
         "head": 3.0 * chunk_bytes(policy.device),
     }

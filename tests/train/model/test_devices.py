@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from grpo_train.config import Loss, Optim
+from grpo_train.config import Loss, Optim, Precision
 from grpo_train.engines.decoder import KINDS, Decoder
 from grpo_train.engines.native import NativeEngine, _Run
 from grpo_train.model.kv_cache import wide
@@ -40,9 +40,9 @@ class NoHost(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def on_meta(kind: str) -> Policy:
+def on_meta(kind: str, precision: Precision = "auto") -> Policy:
     model = models.make_policy(kind).model
-    return wrap(model, models.FakeTokenizer(), device="meta")
+    return wrap(model, models.FakeTokenizer(), device="meta", precision=precision)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(20), Sampling(20, top_k=5, top_p=0.9)])
@@ -50,9 +50,8 @@ def on_meta(kind: str) -> Policy:
 def test_a_step_asks_nothing_of_the_host(
     kind: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Policy, "mixed", True)  # as on a GPU
     monkeypatch.setattr(Policy, "autocast", lambda _: contextlib.nullcontext())
-    policy = on_meta(kind)
+    policy = on_meta(kind, "bfloat16")  # as on a GPU
     engine = NativeEngine(policy, fixed=True)
     with torch.inference_mode():
         run = _Run(engine, Decoder.of(policy, 8), PROMPTS, 4, sampling, SEEDS, None)
