@@ -128,7 +128,7 @@ class Decoder:
 
 def copied_bytes(policy: Policy) -> int:
     """How large a decoder's copies are; 0 where there is none."""
-    if policy.model.config.model_type not in KINDS or not policy.ours:
+    if policy.model.config.model_type not in KINDS or policy.own is None:
         return 0
     bases = [_base(m) for layer in policy.model.base_model.layers for m in _linear(layer)]
     if any(base is None for base in bases):

@@ -38,6 +38,7 @@ class Policy:
     eos_ids: tuple[int, ...]
     pad_id: int
     mixed: bool = False  # products are made in bf16 (autocast) from the fp32 weights
+    own: str | None = "sdpa"  # the attention that it came with; None: ours cannot take its place
     checkpointing: bool = False  # recompute activations in the backward pass
     adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
     adapter_off: bool = False  # the reference of such a policy: the same weights without them
@@ -67,31 +68,27 @@ class Policy:
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
-        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: all
-        earlier tokens, as the model itself would have it.
+        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: a row
+        is a text from its beginning, and all is left to the model.
         """
         extra: dict[str, Any] = {}
-        mask: Any = None
-        if tree is not None or (cache is not None and self.ours):
-            # A 4-D mask is handed on untouched: this one only says that none is to be made.
-            extra["tree"] = cache if tree is None else tree
-            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
-        elif cache is not None:
-            mask = self._masks(cache)
+        if tree is not None or cache is not None:
+            extra = {"position_ids": positions, "past_key_values": cache}
+            if tree is not None or (cache is not None and cache.shared):
+                # A 4-D mask is handed on untouched: this one only says that none is to be made.
+                extra["attention_mask"] = torch.ones(1, 1, 1, 1, device=ids.device).bool()
+                extra["tree"] = cache if tree is None else tree
+            elif cache is not None:
+                extra["attention_mask"] = self._masks(cache)
         # Transformers recomputes in train mode only, and drops the cache there.
         if self.model.training != (training := self.checkpointing and torch.is_grad_enabled()):
             self.model.train(training)
         off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
         with self.autocast(), off or contextlib.nullcontext():
             # Sharded weights are made whole around a method of the model as a whole.
-            trunk = getattr(self.model, distributed.TRUNK, self.model.base_model)
-            out = trunk(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **extra,
+            sharded = getattr(self.model, distributed.TRUNK, None)
+            out = (sharded or distributed.trunk(self.model))(
+                input_ids=ids, use_cache=cache is not None, **extra
             )
         hidden: Tensor = out.last_hidden_state
         return hidden.to(self.compute)
@@ -117,13 +114,26 @@ class Policy:
         """The same, recomputing activations in the backward pass."""
         # Its name since transformers 5; the older one warns there.
         newer = getattr(self.model, "activation_checkpointing_enable", None)
-        (newer or self.model.gradient_checkpointing_enable)()
+        try:
+            (newer or self.model.gradient_checkpointing_enable)()
+        except ValueError as error:
+            raise ConfigError(f"{error} - at `checkpointing`") from error
         return replace(self, checkpointing=True)
 
-    def use_own_attention(self) -> None:
-        """Back to the model's own: what to do where the self-test finds ours to be wrong."""
-        softcap = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
-        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+    def use_attention(self, *, ours: bool) -> None:
+        """Let the model's layers call our attention, or the one that it came with."""
+        if self.own is not None and ours != self.ours:
+            self.model.set_attn_implementation(NAME if ours else self.own)
+
+    @contextlib.contextmanager
+    def attention(self, *, ours: bool) -> Iterator[None]:
+        """Within: our attention, or the model's own."""
+        before = self.ours
+        self.use_attention(ours=ours)
+        try:
+            yield
+        finally:
+            self.use_attention(ours=before)
 
     def _masks(self, cache: ForkedCache) -> Any:
         """The mask in the form that this model takes: one, or one a kind of layer."""
@@ -191,9 +201,7 @@ def wrap(
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model.config._attn_implementation in ("sdpa", "eager"):
-        register()
-        model.set_attn_implementation(NAME)
+    own = _replace_attention(model)
     model.to(device)
     model.eval()
     _remove_dropout(model)
@@ -205,7 +213,24 @@ def wrap(
     if precision == "auto":
         bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     mixed = bf16 and model.dtype == torch.float32
-    return Policy(model, tokenizer, eos, int(pad), mixed)
+    return Policy(model, tokenizer, eos, int(pad), mixed, own)
+
+
+def _replace_attention(model: Any) -> str | None:
+    """Put ours in its place; the name of what was there, None where that cannot be done.
+
+    Whether ours is right for the model is for the self-test to say.
+    """
+    own: str = model.config.get_text_config()._attn_implementation
+    movable = getattr(model, "_can_set_attn_implementation", None)  # else it would only warn
+    if own not in ("sdpa", "eager") or (movable is not None and not movable()):
+        return None
+    register()
+    try:
+        model.set_attn_implementation(NAME)
+    except (ValueError, AttributeError, NotImplementedError):
+        return None
+    return own
 
 
 def _remove_dropout(model: Any) -> None:

@@ -22,7 +22,7 @@ from grpo_train.engines.decoder import KINDS, Decoder
 from grpo_train.engines.native import NativeEngine, _Run
 from grpo_train.model.kv_cache import wide
 from grpo_train.model.logprobs import Head
-from grpo_train.model.policy import Policy, wrap
+from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import Layout, pack
 from grpo_train.objective.update import Batch, Updater
 from grpo_train.rollouts import Sampling, row_seeds
@@ -41,8 +41,9 @@ class NoHost(TorchDispatchMode):
 
 
 def on_meta(kind: str, precision: Precision = "auto") -> Policy:
-    model = models.make_policy(kind).model
-    return wrap(model, models.FakeTokenizer(), device="meta", precision=precision)
+    policy = models.make_policy(kind, precision=precision)
+    policy.model.to("meta")
+    return policy
 
 
 @pytest.mark.parametrize("sampling", [Sampling(20), Sampling(20, top_k=5, top_p=0.9)])
