@@ -53,7 +53,7 @@ def generate(
     seeds: Tensor,
     max_rows: int,
 ) -> Rollouts:
-    """`n` completions of each prompt, at most `max_rows` at a time; nobody is told of early ends."""
+    """`n` completions of each prompt, at most `max_rows` at a time."""
     total, limit = len(prompts) * n, sampling.max_tokens
     ids = torch.full((total, limit), policy.pad_id)
     logprobs, entropy = torch.zeros(total, limit), torch.zeros(total, limit)
@@ -65,10 +65,8 @@ def generate(
         drawer = _Drawer(policy, sampling, uniform)
         _run(policy, [prompts[row // n] for row in rows], limit, drawer)
         steps = len(drawer.drawn)
-        for whole, part in zip(
-            (ids, logprobs, entropy), zip(*drawer.drawn, strict=True), strict=True
-        ):
-            whole[rows, :steps] = torch.stack(part, dim=1).cpu()
+        for i, whole in enumerate((ids, logprobs, entropy)):
+            whole[rows, :steps] = torch.stack([drawn[i] for drawn in drawer.drawn], dim=1).cpu()
         over = (ids[rows, :steps, None] == eos).any(dim=-1)
         first = torch.where(over.any(dim=1), over.int().argmax(dim=1) + 1, steps)
         length[rows] = first

@@ -186,12 +186,15 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
     if not config.data.eval:
         raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
     policy = _load(config, model, config.device) if model else _result(folder, config)
+    prompts = load_prompts(config.data.eval, config.data, policy, limit=limit)
+    sampled = Sampling(config.sampling.max_tokens, config.eval.temperature)
+    engine = NativeEngine(policy, config.sampling.max_rows)
     result, _ = evaluate(
-        NativeEngine(policy, config.sampling.max_rows),
+        self_test(policy, engine, prompts.ids, sampled).engine,
         policy,
         load_scorer(config.reward),
-        load_prompts(config.data.eval, config.data, policy, limit=limit),
-        Sampling(config.sampling.max_tokens, config.eval.temperature),
+        prompts,
+        sampled,
         samples=samples,
         score=config.eval.score,
         seed=config.seed,

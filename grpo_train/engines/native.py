@@ -91,8 +91,8 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
 # -- the engine ------------------------------------------------------------------------------------
 
 
-# From the fastest to what any model can do: a step without modules (where there is one), the model's
-# own forward with our attention, with its own attention and a mask, and with its own cache too.
+# From the fastest to what any model can do: a step without modules (where there is one), the
+# model's forward with our attention, with its own attention and a mask, and with its own cache too.
 Way = Literal["step", "ours", "masked", "own"]
 WAYS: tuple[Way, ...] = ("step", "ours", "masked", "own")
 

@@ -82,7 +82,7 @@ class FastLinear(torch.nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""
         weight: Tensor = self.weight if self.packed is None else self.packed
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight = x.to(dtype), weight.to(dtype)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from grpo_train import distributed
 from grpo_train.config import Precision
-from grpo_train.errors import ConfigError
+from grpo_train.errors import FAILURES, ConfigError, said
 from grpo_train.model.kv_cache import ForkedCache
 from grpo_train.model.logprobs import Head
 from grpo_train.model.onednn import make_fast
@@ -86,10 +86,8 @@ class Policy:
         off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
         with self.autocast(), off or contextlib.nullcontext():
             # Sharded weights are made whole around a method of the model as a whole.
-            sharded = getattr(self.model, distributed.TRUNK, None)
-            out = (sharded or distributed.trunk(self.model))(
-                input_ids=ids, use_cache=cache is not None, **extra
-            )
+            trunk = getattr(self.model, distributed.TRUNK, None) or distributed.trunk(self.model)
+            out = trunk(input_ids=ids, use_cache=cache is not None, **extra)
         hidden: Tensor = out.last_hidden_state
         return hidden.to(self.compute)
 
@@ -189,9 +187,8 @@ def load_policy(path: str, *, device: str = "auto", precision: Precision = "auto
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
+    except FAILURES as error:
+        raise ConfigError(f"cannot load the model `{path}`: {said(error)} - at `model`") from error
     return wrap(model, tokenizer, device=device, precision=precision)
 
 
@@ -228,7 +225,7 @@ def _replace_attention(model: Any) -> str | None:
     register()
     try:
         model.set_attn_implementation(NAME)
-    except (ValueError, AttributeError, NotImplementedError):
+    except FAILURES:
         return None
     return own
 
@@ -245,7 +242,8 @@ def _remove_dropout(model: Any) -> None:
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion: the tokenizer's and the generation config's."""
     found: set[int] = set()
-    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+    for holder in (tokenizer, getattr(model, "generation_config", None)):
+        source = getattr(holder, "eos_token_id", None)
         found.update(source if isinstance(source, list) else [source] if source is not None else [])
     if not found:
         raise ConfigError("the tokenizer has no end-of-text token - at `model`")

@@ -11,11 +11,11 @@ import torch
 from grpo_train.config import Config
 from grpo_train.engines.decoder import copied_bytes
 from grpo_train.engines.native import WAYS, NativeEngine
-from grpo_train.errors import ConfigError, EngineError
+from grpo_train.errors import FAILURES, ConfigError, EngineError, said
 from grpo_train.model.logprobs import chunk_bytes
 from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import Layout
-from grpo_train.probe import FAILURES, Probe, shortened
+from grpo_train.probe import Probe, shortened
 from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts, row_seeds
 
 COPY_TOLERANCE = 0.05  # mean over tokens, of an engine with weights of its own, perhaps in bf16
@@ -57,8 +57,8 @@ class SelfTest:
                 ". Our attention is wrong for training this model, so each completion gets a row "
                 "and a copy of the prompt of its own, which is slower"
             )
-        said = SLOW.get(getattr(self.engine, "way", None) or "step")
-        return f"{found}. {said}" if said else found
+        slow = SLOW.get(getattr(self.engine, "way", None) or "step")
+        return f"{found}. {slow}" if slow else found
 
 
 def self_test(
@@ -106,7 +106,7 @@ def _native(
                 with shortened(policy.model):
                     rollouts = _sample(tried, prompts, sampling, MANY if twin.mixed else FEW)
             except FAILURES as error:
-                reason, right = _line(error), False
+                reason, right = said(error), False
                 break
             probes.append(_probe(twin, rollouts, sampling))
             gap = probes[-1].gap(rollouts.old_logprobs)
@@ -171,7 +171,7 @@ def _probe(policy: Policy, rollouts: Rollouts, sampling: Sampling, *, short: boo
     try:
         return Probe.of(policy, rollouts, sampling.temperature, short=short)
     except FAILURES as error:
-        raise ConfigError(f"cannot train the model: {_line(error)} - at `model`\n{HINT}") from error
+        raise ConfigError(f"cannot train the model: {said(error)} - at `model`\n{HINT}") from error
 
 
 HINT = "hint: a causal language model is needed whose logits are one product of its last states"
@@ -184,17 +184,11 @@ def _judge(probes: list[Probe], layout: Layout) -> tuple[float, str]:
         try:
             found = probe.logprobs(layout, backward=True)
         except FAILURES as error:
-            return math.inf, _line(error)
+            return math.inf, said(error)
         gap = probe.gap(found)
         if not probe.right(found):
             return gap, f"its logprobs differ from those of its own forward by {gap:.2g} nats"
     return gap, ""
-
-
-def _line(error: Exception) -> str:
-    """What an error says first, with its kind: `'sinks'` alone says nothing."""
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
 
 
 def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str, float]:
