@@ -292,8 +292,9 @@ class Config(Section, frozen=True):
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     precision: Precision = "auto"
-    """What products are made in; weights, moments, sums and logits are float32 in any case. `auto`: bfloat16 on a
-    GPU that has it, else float32. A CPU with instructions for bfloat16 trains faster with it."""
+    """What products are made in; weights, moments, sums and logits are float32 in any case.
+    `auto`: bfloat16 on a GPU that has it, else float32. A CPU with instructions for bfloat16 trains
+    faster with it."""
     shard_size: CountOrNone = 0
     """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
     divisor of their number. 0 = all of them, 1 = a copy each."""
