@@ -37,6 +37,7 @@ from grpo_train.errors import ConfigError
 
 AlarmName = Literal["hacking", "saturated", "entropy", "length", "signal", "mismatch"]
 GSPO_CLIP = 0.05  # a hundred times the paper's; PPO's ranges lie above
+Precision = Literal["auto", "bfloat16", "float32"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -290,6 +291,10 @@ class Config(Section, frozen=True):
     """CPU threads; 0 = torch's choice."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    precision: Precision = "auto"
+    """What products are made in; weights, moments, sums and logits are float32 in any case.
+    `auto`: bfloat16 on a GPU that has it, else float32. A CPU with instructions for bfloat16 trains
+    faster with it."""
     shard_size: CountOrNone = 0
     """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
     divisor of their number. 0 = all of them, 1 = a copy each."""

@@ -136,7 +136,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         config=config,
         policy=policy,
         reference=reference,
-        engine=engine,
+        engine=checked.engine,
         scorer=scorer,
         prompts=prompts,
         data_hash=prompts.digest(),
@@ -185,13 +185,16 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
     config = load_config(folder / "config.toml")
     if not config.data.eval:
         raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
-    policy = _result(folder, config) if not model else load_policy(model, device=config.device)
+    policy = _load(config, model, config.device) if model else _result(folder, config)
+    prompts = load_prompts(config.data.eval, config.data, policy, limit=limit)
+    sampled = Sampling(config.sampling.max_tokens, config.eval.temperature)
+    engine = NativeEngine(policy, config.sampling.max_rows)
     result, _ = evaluate(
-        NativeEngine(policy, config.sampling.max_rows),
+        self_test(policy, engine, prompts.ids, sampled).engine,
         policy,
         load_scorer(config.reward),
-        load_prompts(config.data.eval, config.data, policy, limit=limit),
-        Sampling(config.sampling.max_tokens, config.eval.temperature),
+        prompts,
+        sampled,
         samples=samples,
         score=config.eval.score,
         seed=config.seed,
@@ -203,7 +206,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
 def _result(folder: Path, config: Config) -> Policy:
     """What a run left, or has reached so far."""
     if (folder / "model").is_dir():
-        return load_policy(str(folder / "model"), device=config.device)
+        return _load(config, str(folder / "model"), config.device)
     found = list_checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder} has neither a result nor a checkpoint")
@@ -212,8 +215,12 @@ def _result(folder: Path, config: Config) -> Policy:
     return policy
 
 
+def _load(config: Config, model: str, device: str) -> Policy:
+    return load_policy(model, device=device, precision=config.precision)
+
+
 def _policy(config: Config, device: str) -> Policy:
-    policy = load_policy(config.model, device=device)
+    policy = _load(config, config.model, device)
     return add_lora(policy, config.lora, config.seed) if config.lora.rank else policy
 
 

@@ -121,7 +121,7 @@ def test_what_it_raises_is_an_error_with_the_row_of_the_batch() -> None:
 @pytest.mark.parametrize(
     "bad",
     [None, 0.5, "12", {"a": 1, "b": 2}, np.array(0.5), [0.5], (1 / n for n in (1, 0))],
-    ids=repr,
+    ids=["none", "number", "text", "mapping", "scalar", "short", "raises"],
 )
 def test_a_batch_rule_without_a_value_a_row_is_an_error_with_its_name(bad: object) -> None:
     @gr.rule(range=(0, 1), batch=True)

@@ -82,7 +82,7 @@ def thought_port() -> gr.Scorer:
     """The ruleset that docs/migration.md gives for `think_format_reward`."""
     text = (ROOT / "docs" / "migration.md").read_text("utf-8")
     (row,) = (line for line in text.splitlines() if line.startswith("| `think_format_reward`"))
-    expression, declaration = re.findall(r"`([^`]+)`", row)[1:]
+    expression, declaration = re.findall(r"`([^`]+)`", row)[1:3]
     head = f"input completion: chat\n{declaration.replace(chr(92) + '|', '|')}\n"
     return gr.loads(f"{head}reward = {expression}", workers=0)
 

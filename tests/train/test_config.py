@@ -67,6 +67,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"sampling": {"group_sze": 3}}, "`sampling.group_sze`\nhint: did you mean `group_size`?"),
         ({"sampling": {"group_size": "8"}}, "Expected `int`, got `str` - at `sampling.group_size`"),
         ({"loss": {"kind": "pqo"}}, "Invalid enum value 'pqo' - at `loss.kind`"),
+        ({"precision": "fp16"}, "Invalid enum value 'fp16' - at `precision`"),
+        ({"precision": "float16"}, "Invalid enum value 'float16' - at `precision`"),
         ({"steps": 0}, "Expected more than 0, got 0 - at `steps`"),
         ({"sampling": {"top_p": 0.0}}, "`sampling.top_p`"),
         ({"loss": {"kind": "gspo"}}, 'hint: aggregation = "sequence"'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -11,6 +12,7 @@ from math_text import answers, expressions, hostile
 
 from grpo_rewards.columns import Status
 from grpo_rewards.rules import extract
+from grpo_rewards.rules.math import hedges
 from grpo_rewards.rules.math.choices import choice
 from grpo_rewards.rules.math.equality import Verdict, compile_gold, decide, equal
 from grpo_rewards.rules.math.latex.parser import Node, parse
@@ -214,6 +216,30 @@ def test_two_boxes_to_choose_from_are_no_answer(gold: str, other: str, word: str
     for left, right in ((gold, other), (other, gold)):
         text = f"$\\boxed{{{left}}}$ {word} $\\boxed{{{right}}}$"
         assert equal(text, gold).value is not True, text
+
+
+_PIECES = st.sampled_from(
+    [*" ,;(/$*{}[]:-'?", "not ", "n't ", "wrong ", "less than ", "or ", "and ", "the ", "is ", "which ",
+     "answer ", "\\text{", "at ", "least ", "half ", "of ", "5", "one ", "maybe ", "no ", "kein "]
+)  # fmt: skip
+
+
+@given(st.lists(_PIECES, max_size=14).map("".join), st.lists(_PIECES, max_size=14).map("".join))
+def test_the_quick_look_misses_no_word(before: str, after: str) -> None:
+    slow = hedges._BEFORE.search(before) or hedges._LISTED.search(before[-12:])
+    assert not slow or hedges._may_change(before) or not hedges._POINTS.isdisjoint(before[-12:])
+    assert not hedges._DENIED_BEFORE.search(before) or any(w in before for w in hedges._DENYING)
+    assert not hedges._CHANGES.search(after) or hedges._may_change(after)
+
+
+@pytest.mark.parametrize("piece", [" ", "$", "(", "not ", "the ", "is ", "1, ", "or ", "\\text{"])
+def test_words_beside_an_answer_are_looked_at_in_a_moment(piece: str) -> None:
+    for word in ("not", "wrong", "or", "1/2", "half of", "which"):
+        beside = f"{word}{piece * 60}"
+        started = time.perf_counter()
+        hedges.changed(f"{beside}5{beside}q", len(beside), len(beside) + 1)
+        hedges.denied(f"{beside}5 {beside}q", len(beside), len(beside) + 1)
+        assert time.perf_counter() - started < 1  # a hang, not a busy machine
 
 
 @pytest.mark.parametrize("text", ["not (B)", "(B) is incorrect", "B (wrong)", "anything but B"])
