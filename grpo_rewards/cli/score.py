@@ -137,7 +137,8 @@ def score_command(
         write_profile(profile, totals, scorer.graph)
     results = checks.results() if checks else []
     if as_json:
-        print_json(_as_json(totals, scorer, output, results))
+        counted = {"duplicate_keys": totals.duplicate_keys} if checks else {}
+        print_json({**_as_json(totals, scorer, output, results), **counted})
     else:
         _show(totals, scorer.graph, output, ops=ops)
         for result in results:
@@ -269,7 +270,6 @@ def _as_json(
     return {
         "rows": totals.rows,
         "skipped": totals.skipped,
-        "duplicate_keys": totals.duplicate_keys,
         "hash": scorer.hash,
         "output": str(output or ""),
         "scores": scores,

@@ -66,8 +66,8 @@ def score_file(
 
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
     `target`; with `resume` it goes on from there, and the file is what an uninterrupted run gives,
-    to the byte. `checks` are fed on the way; with an `executor`, which scores elsewhere, there can
-    be none. `opened` is told the open dataset before the first row is scored, `progress` the number
+    to the byte. `checks` are fed on the way, and rows with a key that stands twice are counted then;
+    with an `executor`, which scores elsewhere, there can be none. `opened` is told the open dataset before the first row is scored, `progress` the number
     of rows of each batch. Raises BatchError, with the place where the data are at fault;
     OverwriteError where `target` is `source`; and `Stopped` for an interrupt.
     """
@@ -77,7 +77,9 @@ def score_file(
         raise BatchError("checks of a dataset are asserted in one process", hint=hint)
     if target is not None:
         refuse_overwriting([source], files_of(target))
-    with open_dataset(source, on_bad_line=task.on_bad_line) as dataset:
+    with open_dataset(
+        source, on_bad_line=task.on_bad_line, counts_duplicate_keys=checks is not None
+    ) as dataset:
         opened(dataset)
         run = _FileScoring(scorer, dataset, target, task, checks, executor)
         try:

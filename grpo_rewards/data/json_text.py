@@ -19,7 +19,7 @@ _LONG_INTEGER = b"0" * 19  # orjson makes floats of integers beyond 64 bits
 _DIGITS_AS_0 = bytes.maketrans(b"123456789", b"000000000")
 
 
-def loads(text: bytes) -> Any:
+def read_value(text: bytes) -> Any:
     """The value of a JSON text. ValueError (of which UnicodeDecodeError is one) or RecursionError
     where it has none.
 
@@ -33,25 +33,25 @@ def loads(text: bytes) -> Any:
     return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
-def loads_object(text: bytes) -> dict[str, Any]:
+def read_object(text: bytes) -> dict[str, Any]:
     """The object of a JSON text; empty where it is something else, or no JSON."""
     try:
-        value = loads(text)
+        value = read_value(text)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def dumps(value: Any) -> bytes:
+def write_value(value: Any) -> bytes:
     """A value as strict JSON on one line, without its end."""
     try:
         return orjson.dumps(value, default=_plain)
-    except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are no text
+    except TypeError:  # lone surrogates, integers beyond 64 bits, keys that are not text
         return json.dumps(json_safe(value), separators=(",", ":")).encode()
 
 
 def is_strict(text: bytes) -> bool:
-    """Whether every reader takes a text that `loads` takes."""
+    """Whether every reader takes a text that `read_value` takes."""
     if b"NaN" not in text and b"Infinity" not in text:
         try:
             text.decode("utf-8")

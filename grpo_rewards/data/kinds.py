@@ -18,7 +18,7 @@ ENDINGS = ".jsonl, .jsonl.gz, .jsonl.zst or .parquet"
 class Kind(NamedTuple):
     """How files of one kind are read and written, and whether they may be compressed as a whole."""
 
-    reader: Callable[[Path, str], Reader]
+    reader: Callable[[Path, str, bool], Reader]
     writer: Callable[[Path, Output], Writer]
     may_be_compressed: bool
 
@@ -41,9 +41,14 @@ def _kind_of(path: Path) -> Kind:
     return kind
 
 
-def open_dataset(path: str | Path, *, on_bad_line: str = "error") -> Reader:
-    """An open dataset. DataError in one line where there is no such file (MissingFileError), it
-    is empty, or it is something else than its name says."""
+def open_dataset(
+    path: str | Path, *, on_bad_line: str = "error", counts_duplicate_keys: bool = False
+) -> Reader:
+    """An open dataset; the options are those of `jsonl.LinesReader`.
+
+    DataError in one line where there is no such file (MissingFileError), it is empty, or it is
+    something else than its name says.
+    """
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file")
@@ -52,7 +57,7 @@ def open_dataset(path: str | Path, *, on_bad_line: str = "error") -> Reader:
     kind = _kind_of(path)
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
-    return kind.reader(path, on_bad_line)
+    return kind.reader(path, on_bad_line, counts_duplicate_keys)
 
 
 def open_writer(path: Path, output: Output) -> Writer:

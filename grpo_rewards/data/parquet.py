@@ -31,11 +31,12 @@ class Cell(NamedTuple):
 
 
 class ParquetReader(Reader):
-    """A Parquet file. DataError in one line where it is none; it has no lines to pass over."""
+    """A Parquet file. DataError in one line where it is none. It has neither lines that could be
+    passed over nor keys that could stand twice."""
 
     kind = "parquet"
 
-    def __init__(self, path: Path, on_bad_line: str = "error") -> None:
+    def __init__(self, path: Path, on_bad_line: str, counts_duplicate_keys: bool) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -114,13 +115,13 @@ class ParquetReader(Reader):
         return found
 
     def metadata(self) -> dict[str, Any]:
-        return json_text.loads_object((self.schema.metadata or {}).get(_METADATA, b"{}"))
+        return json_text.read_object((self.schema.metadata or {}).get(_METADATA, b"{}"))
 
     def names(self, batch: Batch) -> Sequence[Iterable[str]]:
         return [self.schema.names]
 
     def texts(self, batch: Batch) -> list[bytes]:
-        return [json_text.dumps(row) for row in self.rows(batch)]
+        return [json_text.write_value(row) for row in self.rows(batch)]
 
     def table(self, batch: Batch) -> Any:
         """The rows in order; runs of neighbours are cut out whole."""
@@ -293,6 +294,7 @@ def _as_json(column: Any) -> Any:
     import pyarrow as pa
 
     texts = [
-        None if value is None else json_text.dumps(value).decode() for value in column.to_pylist()
+        None if value is None else json_text.write_value(value).decode()
+        for value in column.to_pylist()
     ]
     return pa.array(texts, pa.string())

@@ -69,7 +69,7 @@ def make_server() -> LanguageServer:
     def on_completion(params: lsp.CompletionParams) -> list[lsp.CompletionItem]:
         document = server.workspace.get_text_document(params.text_document.uri)
         offset = _offset(document, params.position)
-        return [_completion(item) for item in queries.completions(_buffer(document), offset)]
+        return [_completion(item) for item in queries.suggestions(_buffer(document), offset)]
 
     @server.feature(lsp.TEXT_DOCUMENT_FORMATTING)
     def on_formatting(params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit]:

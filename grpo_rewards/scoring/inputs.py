@@ -1,7 +1,7 @@
-"""What a caller passes → typed columns: the one place where a batch can be wrong.
+"""From what a caller passes to typed columns: the one place where a batch can be wrong.
 
-A value of the wrong type is the batch's fault and raises, with column and row. A value that is
-absent (None, NaN, pandas' NA) is null, and a completion over the limit is an error on its row.
+A value of the wrong type is a fault of the batch and raises, with column and row. A value that is
+absent (None, NaN, pandas' NA) is null, and a completion over the limit is an error in its row.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _length(name: str, values: Any) -> int | None:
 
 
 def ambient(step: float | None, progress: float | None) -> dict[str, float]:
-    """The columns of a moment of a run, for what a caller gives."""
+    """The columns that tell where a run stands, as far as the caller knows."""
     given = {"step": step, "progress": progress}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -98,7 +98,7 @@ def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> C
             message = f"column `{source}`: {error}, but the ruleset takes {spec.type}"
             raise BatchError(message, row=i) from None
         if isinstance(row, str) and len(row) > limit:
-            # the blame rule: a completion is cut off with an error, a gold is no gold
+            # By the blame rule: a completion that is too long is an error, a gold is unreadable.
             fault = Status.TOO_LARGE if spec.level == Level.ROW else Status.UNPARSED
             row = Outcome(None, fault)
         rows.append(row)

@@ -1,4 +1,4 @@
-"""The facade: a ruleset, compiled and ready to score."""
+"""A ruleset, compiled and ready to score: `Scorer`, and the functions that make one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Scorer(AdapterMethods):
         self._pool: Pool | None = None
         self._lock = threading.RLock()
 
-    # What it is
+    # What the scorer is
 
     @property
     def ruleset(self) -> x.Ruleset:
@@ -149,7 +149,7 @@ class Scorer(AdapterMethods):
         lo_hi = f"reward in {self.ranges['reward']}"
         return f"{self._graph.name}  {self.hash[:12]}  {lo_hi}\n\n{self._plan.explain()}"
 
-    # What it does
+    # What the scorer does
 
     def __call__(self, **columns: Any) -> Scores:
         """The scores of a batch of columns, one value a row; columns it does not know are ignored.
@@ -169,7 +169,7 @@ class Scorer(AdapterMethods):
     def execute(
         self, plan: Plan, columns: Mapping[str, Any], *, needs_groups: bool = False
     ) -> Execution:
-        """A batch bound to a plan, ready to run; for those who look inside."""
+        """A batch bound to a plan, ready to run, for callers who want more than its scores."""
         size = batch_size(columns)
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
@@ -198,8 +198,8 @@ class Scorer(AdapterMethods):
             return self._pool
 
     def do_slow_work_in(self, pool: Pool) -> None:
-        """Work of doubtful length goes through `pool` from now on, instead of worker processes of
-        this scorer's own: for a scorer that is in a worker itself."""
+        """Let work of doubtful length go through `pool` from now on, instead of through worker
+        processes of its own: for a scorer that is in a worker process itself."""
         self.close()
         with self._lock:
             self._pool = pool

@@ -139,7 +139,7 @@ class Service:
             raise Refused(415, "send application/json")
         body = await self.body(request, self.config.max_body_bytes)
         try:
-            return json_text.loads(body)
+            return json_text.read_value(body)
         except (ValueError, RecursionError) as error:
             raise Refused(400, f"not JSON: {str(error)[:200]}") from None
 

@@ -65,6 +65,21 @@ def test_scores_stand_behind_the_inputs_own_columns(
     assert "4 rows" in result.stdout and "correct" in result.stdout
 
 
+def test_an_input_that_is_not_there_names_its_option(data: Path) -> None:
+    missing = run("score", RULESET, data, "--map", "completion=text")
+    assert missing.returncode == 1
+    assert "no column `text`" in missing.stderr
+    assert missing.stderr.splitlines()[-1] == "  hint: pass --map completion=COLUMN"
+    unknown = run("score", RULESET, data, "--map", "completions=completion")
+    assert unknown.returncode == 2 and "no input 'completions'" in unknown.stderr
+
+
+@pytest.mark.parametrize("verb", ["check", "fmt", "test", "explain"])
+def test_a_ruleset_that_is_not_there_is_wrong_usage(verb: str) -> None:
+    result = run(verb, "no-such.reward")
+    assert (result.returncode, result.stderr) == (2, "no-such.reward: no such file\n")
+
+
 def test_dotted_paths_reach_into_nested_fields(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     row = {"x": {"c": [{"text": "A: 4"}]}}

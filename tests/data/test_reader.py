@@ -25,6 +25,7 @@ from grpo_rewards.data.group_ids import SeenGroups, group_digest
 from grpo_rewards.data.kinds import open_dataset
 from grpo_rewards.data.reader import Shard
 from grpo_rewards.data.statistics import Totals
+from grpo_rewards.scoring.dataset_checks import Checks
 
 LENGTH = "input completion: chat\nscore n = text.length(completion)\nreward = n"
 
@@ -221,6 +222,67 @@ def test_a_column_that_changes_its_type_is_named_with_its_line(tmp_path: Path) -
     rows[13]["completion"] = {"text": "a dict"}
     with pytest.raises(gr.BatchError, match=r"a.jsonl:14: column `completion`: a dict, but"):
         score(write(tmp_path / "a.jsonl", rows), tmp_path / "o.jsonl")
+
+
+MISTAKES = {
+    "Latin-1": ('{"completion": "café"}\n'.encode("latin-1"), r"2:20: byte 0xe9 is not UTF-8"),
+    "Latin-1 without an end": ('{"completion": "éa'.encode("latin-1"), r"2:17: byte 0xe9 is not"),
+    "a character cut in two": (
+        '{"completion": "€'.encode()[:-1],
+        r"2:17: the last line is cut off",
+    ),
+    "a comma too many": (b'{"completion": "a",}\n', r"2:20: not JSON"),
+    "an object without end": ('{"completion": "€"\r\n'.encode(), r"2:19: not JSON"),
+    "a list": (b"[1]\n", r"2: a row is an object, not a list"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_is_wrong_with_a_line_has_its_line_and_column(tmp_path: Path, name: str) -> None:
+    raw, message = MISTAKES[name]
+    data = tmp_path / "a.jsonl"
+    data.write_bytes(b'{"completion": "a"}\n' + raw)
+    with pytest.raises(gr.BatchError, match=rf"a\.jsonl:{message}"):
+        score(data, None)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 4, 100])
+def test_a_value_that_fits_no_type_is_named_with_its_line(tmp_path: Path, batch_rows: int) -> None:
+    rows = [{"completion": "a", "k": 7 if i < 20 else "seven"} for i in range(25)]
+    data = write(tmp_path / "a.jsonl", [{"completion": "a"}, *rows])
+    with pytest.raises(gr.BatchError, match=r"a\.jsonl:22: column `k`"):
+        score(data, tmp_path / "o.parquet", batch_rows=batch_rows)
+
+
+DOUBLED = {
+    '{"completion": "a", "completion": "b"}': 1,
+    '{"completion": "a", "x": {"k": 1, "k": 2}}': 1,
+    '{"completion": "a", "x": [{"k" : 1}, {"k" : 1, "k" : 2}]}': 1,
+    '{"completion" : "a", "b" : 1}': 0,
+    '{"completion": "{\\"k\\": 1, \\"k\\": 2}"}': 0,
+    '{"completion": "say \\"x\\": y", "z": {"completion": 1}}': 0,
+    '{"completion": "a", "\\u0061": 1, "a": 2}': 1,
+    '{"completion": "a"}': 0,
+    "{}": 0,
+}
+
+
+@pytest.mark.parametrize("row", DOUBLED)
+def test_a_key_that_stands_twice_is_counted(tmp_path: Path, row: str) -> None:
+    data = write(tmp_path / "a.jsonl", [{"completion": "x"}, row, row])
+    scorer, task = loaded(LENGTH), Task(batch_rows=2)
+    totals = score_file(scorer, data, None, task, checks=Checks(scorer))
+    assert totals.duplicate_keys == 2 * DOUBLED[row] and totals.rows == 3
+
+
+@given(rows=st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=9))
+def test_rows_that_python_wrote_have_no_key_twice(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    data = write(tmp_path_factory.getbasetemp() / "keys.jsonl", [{"completion": "x"}, *rows])
+    with open_dataset(data, counts_duplicate_keys=True) as dataset:
+        (batch,) = dataset.batches(100, columns={})
+    assert batch.end.duplicate_keys == 0
 
 
 def test_duplicate_ids_are_rows_like_others(tmp_path: Path) -> None:
