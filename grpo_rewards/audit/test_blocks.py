@@ -64,7 +64,9 @@ def run_test(scorer: Scorer, test: TestCase, folder: Path) -> TestResult:
     try:
         found = scorer.execute(plan, columns).run()
     except BatchError as error:
-        raise BatchError(f'test "{test.name}": {error}') from None
+        row = "" if error.row is None else f", row {error.row}"
+        error.place = f'test "{test.name}"{row}'
+        raise
     scores = {name: found[name] for name in scorer.graph.columns}
     failures = [
         FailedExpectation(text, place, row, value, _shown(scores, row))

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from grpo_rewards.data.bindings import unknown_inputs
-from grpo_rewards.data.json_text import json_safe
 from grpo_rewards.errors import BatchError, RewardError
+from grpo_rewards.json_text import json_safe
 from grpo_rewards.scoring.scorer import Scorer, load
 
 out = Console(highlight=False, soft_wrap=True)

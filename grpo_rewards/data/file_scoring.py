@@ -66,7 +66,7 @@ def score_file(
 
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
     `target`; with `resume` it goes on from there, and the file is what an uninterrupted run gives,
-    to the byte. `checks` are fed on the way, and then rows with a key that stands twice are counted;
+    to the byte. `checks` are fed on the way, and rows with a key that stands twice counted then;
     with an `executor`, which scores elsewhere, there can be none. `opened` is told the open dataset
     before the first row is scored, `progress` the number of rows of each batch. Raises BatchError,
     with the place where the data are at fault; OverwriteError where `target` is `source`; and

@@ -19,7 +19,8 @@ from typing import IO, Any, cast
 
 import orjson
 
-from grpo_rewards.data import json_text, tables
+from grpo_rewards import json_text
+from grpo_rewards.data.parquet import infer_table
 from grpo_rewards.data.reader import Batch, Entry, Position, Reader, Row, changed_file
 from grpo_rewards.data.writer import Columns, Output, refuse_clash
 from grpo_rewards.errors import DataError
@@ -151,7 +152,7 @@ class LinesReader(Reader):
         return [_text(line, row) for line, row in zip(batch.raws, batch.records, strict=True)]
 
     def table(self, batch: Batch) -> Any:
-        return tables.infer_table(batch.records, batch.place)
+        return infer_table(batch.records, batch.place)
 
     def metadata(self) -> dict[str, Any]:
         beside = metadata_file(self.path)

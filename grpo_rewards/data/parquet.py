@@ -1,20 +1,29 @@
-"""Parquet in and out: row groups are read one after the other, and written with one schema."""
+"""Parquet in and out: row groups are read one after the other, and written with one schema.
+
+Rows that come from Parquet keep their types. Rows of JSON lines bring none: each batch has the
+types that its rows need, and the file gets the narrowest schema that holds all batches. A number
+where text stood before fits none; that is an error with the place of the row, not a guess.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from grpo_rewards.data import json_text, tables
+from grpo_rewards import json_text
 from grpo_rewards.data.reader import Batch, Entry, Position, Reader, Row, changed_file
 from grpo_rewards.data.writer import Columns, Output, refuse_clash
 from grpo_rewards.errors import DataError
 from grpo_rewards.limits import MAX_BATCH_MB, MAX_ROW_GROUP_MB
 
+_HINT = "write JSON lines instead: -o OUT.jsonl"
+#: What pyarrow raises for values that have no type in common, and for types that have none.
+_MISFITS = (ValueError, TypeError, NotImplementedError, OverflowError)
 _METADATA = b"grpo_rewards"  # the key of the file's metadata that says how it was scored
 _READ_ROWS = 1024  # at a time, where rows are small
 _GROUP_ROWS = 16_384  # of a row group that is written
@@ -171,7 +180,7 @@ class ParquetWriter:
         refuse_clash(batch, columns)
         table = batch.reader.table(batch)
         if self._is_inferred:
-            self._schema = tables.joined_schema(self._schema, table, batch.place)
+            self._schema = joined_schema(self._schema, table, batch.place)
         for name, values in columns.items():
             table = table.append_column(name, pa.array(values, self._type(name)))
         return _framed(table)
@@ -205,7 +214,7 @@ class ParquetWriter:
         try:
             write_parquet(new, _unframed(rows), schema, metadata)
         except pa.ArrowException as error:
-            raise DataError(f"{new}: the rows fit no schema: {error}", hint=tables.HINT) from None
+            raise DataError(f"{new}: the rows fit no schema: {error}", hint=_HINT) from None
 
 
 def _framed(table: Any) -> bytes:
@@ -298,3 +307,91 @@ def _as_json(column: Any) -> Any:
         for value in column.to_pylist()
     ]
     return pa.array(texts, pa.string())
+
+
+# Tables of rows that bring no types
+
+
+def infer_table(rows: Sequence[Mapping[str, Any]], place: Callable[[int], str]) -> Any:
+    """A `pyarrow.Table` of plain rows. DataError with the `place` of the first row that fits no
+    type with those before it."""
+    import pyarrow as pa
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    arrays = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            arrays.append(_array(values))
+        except _MISFITS as error:
+            cause = str(error).splitlines()[0]
+            row = _first_misfit(values, _array)
+            message = f"{place(row)}: column `{name}` fits no one type: {cause}"
+            raise DataError(message, hint=_HINT) from None
+    return pa.table(dict(zip(map(_encodable, names), arrays, strict=True)))
+
+
+def joined_schema(known: Any, table: Any, place: Callable[[int], str]) -> Any:
+    """The narrowest schema for the rows before, whose schema is `known` (or None), and those of a
+    table. DataError with the `place` of the first row that fits no type with those before."""
+    import pyarrow as pa
+
+    found = table.schema
+    if known is None or known.equals(found):
+        return found
+    try:
+        return pa.unify_schemas([known, found], promote_options="permissive")
+    except _MISFITS:
+        for name in set(known.names) & set(found.names):
+            before, now = known.field(name).type, found.field(name).type
+            try:
+                _join(before, now)
+            except _MISFITS:
+                values = table.column(name).to_pylist()
+                row = _first_misfit(values, functools.partial(_join_values, before))
+                message = f"{place(row)}: column `{name}` is {now}, before it was {before}"
+                raise DataError(message, hint=_HINT) from None
+        raise
+
+
+def _join_values(type_: Any, values: list[Any]) -> None:
+    _join(type_, _array(values).type)
+
+
+def _join(type_: Any, other: Any) -> None:
+    """Raises one of the misfits where no type holds the values of both."""
+    import pyarrow as pa
+
+    schemas = [pa.schema([("x", one)]) for one in (type_, other)]
+    pa.unify_schemas(schemas, promote_options="permissive")
+
+
+def _first_misfit(values: list[Any], attempt: Callable[[list[Any]], Any]) -> int:
+    """The first value with which an attempt on all values up to it fails; it does with all."""
+    low, high = 0, len(values)  # the attempt is known to fail on the first `high` values
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            attempt(values[:middle])
+            low = middle
+        except _MISFITS:
+            high = middle
+    return high - 1
+
+
+def _array(values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:
+        return pa.array([_encodable(value) for value in values])
+
+
+def _encodable(value: Any) -> Any:
+    """A value with the replacement character for lone surrogates, which UTF-8 does not have."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value

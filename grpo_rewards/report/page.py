@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from grpo_rewards.data.json_text import json_safe
 from grpo_rewards.errors import RewardError
+from grpo_rewards.json_text import json_safe
 from grpo_rewards.limits import MAX_REPORT_CHARS
 from grpo_rewards.report import charts
 

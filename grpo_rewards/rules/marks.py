@@ -6,22 +6,14 @@ Each takes the arguments and the value that a rule had in one row, and gives the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from grpo_rewards.columns import Span
 from grpo_rewards.rules.language import detection
 
-
-class Mark(NamedTuple):
-    """A place in a completion, by code points, end exclusive: its kind (`foreign`, `fail` or
-    `answer`) and what to say of it."""
-
-    start: int
-    end: int
-    kind: str
-    note: str
-
-
+#: A place in a completion: start, end (by code points), kind (`foreign`, `fail` or `answer`), and what
+#: to say of it.
+Mark = tuple[int, int, str, str]
 Marker = Callable[[Sequence[Any], Any], list[Mark]]
 
 
@@ -33,7 +25,7 @@ def left_format(arguments: Sequence[Any], match: Any) -> list[Mark]:
         return []
     start = at.offset + getattr(text, "start", 0)
     wanted = ", ".join(at.expected[:4]) or "something else"
-    return [Mark(start, start + (at.offset < len(text)), "fail", f"wants {wanted}")]
+    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted}")]
 
 
 def foreign_pieces(arguments: Sequence[Any], share: Any) -> list[Mark]:
@@ -42,7 +34,7 @@ def foreign_pieces(arguments: Sequence[Any], share: Any) -> list[Mark]:
     if share is None or share >= 1 or not isinstance(text, str) or not isinstance(target, str):
         return []
     pieces = detection.spans(text, target)
-    return [Mark(piece.start, piece.end, "foreign", code) for piece, code in pieces]
+    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]
 
 
 def compared_answer(arguments: Sequence[Any], verdict: Any) -> list[Mark]:
@@ -50,4 +42,4 @@ def compared_answer(arguments: Sequence[Any], verdict: Any) -> list[Mark]:
     answer = arguments[0]
     if not isinstance(answer, Span):
         return []
-    return [Mark(answer.start, answer.end, "answer", "what was extracted")]
+    return [(answer.start, answer.end, "answer", "what was extracted")]

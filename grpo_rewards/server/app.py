@@ -30,10 +30,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from grpo_rewards import json_text
 from grpo_rewards.adapters.openrlhf import OpenRLHFReward
 from grpo_rewards.adapters.verl import VerlReward
 from grpo_rewards.columns import Status
-from grpo_rewards.data import json_text
 from grpo_rewards.errors import BatchError, RewardError, RuleError
 from grpo_rewards.limits import (
     MAX_BODY_BYTES,

@@ -117,7 +117,7 @@ def test_mistakes_are_told_in_one_line_with_a_hint() -> None:
         twice.grpo.score(SCORER)
     late = pd.DataFrame({"completion": ["x"] * 5000, "gold": [1] * 4999 + ["one"], "g": 1})
     numbers = gr.loads("input completion: chat\ninput gold: num\nreward = 1 * (gold > 0)")
-    with pytest.raises(gr.BatchError, match="row 4999: a str"):
+    with pytest.raises(gr.BatchError, match="row 4999: column `gold`: a str"):
         late.grpo.score(numbers)
 
 
