@@ -11,8 +11,8 @@ from typing import Any
 from grpo_rewards.columns import Span
 from grpo_rewards.rules.language import detection
 
-#: A place in a completion: start, end (by code points), kind (`foreign`, `fail` or `answer`), and what
-#: to say of it.
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
 Mark = tuple[int, int, str, str]
 Marker = Callable[[Sequence[Any], Any], list[Mark]]
 

@@ -172,7 +172,7 @@ def test_tests_come_from_files_and_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code"),
     [
-        (["check", "nowhere.reward"], 1),
+        (["check", "nowhere.reward"], 2),
         (["score", RULESET], 2),
         (["score", RULESET, "x.jsonl", "--set", "marker"], 2),
         (["nonsense"], 2),
