@@ -93,7 +93,7 @@ def make_server() -> LanguageServer:
 
 
 def _text(document: TextDocument) -> str:
-    """What the document says, each line end one character, as a file is read."""
+    """The text of the document with each line end as one character, as Python reads a file."""
     return document.source.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -104,7 +104,7 @@ def _buffer(document: TextDocument) -> queries.Buffer:
 
 
 def _offset(document: TextDocument, position: lsp.Position) -> int:
-    """Where a client's line and column are in the text; past a line's end, the end."""
+    """The offset of a client's line and column; that of the line's end for a column beyond it."""
     lines = _text(document).split("\n")
     if position.line >= len(lines):
         return len(_text(document))

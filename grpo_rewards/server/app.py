@@ -61,7 +61,7 @@ class ServeConfig:
 
 
 class Refused(Exception):
-    """A reply other than 200: the client's fault, or ours to do later."""
+    """A reply other than 200: the request is at fault, or it came at a bad moment."""
 
     def __init__(self, code: int, message: str, *, retry_s: int = 0) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class Refused(Exception):
 
 
 class Meter:
-    """What /metrics tells; a registry of its own, so that several servers live in one process."""
+    """What /metrics shows, in a registry of its own, so that several servers fit in one process."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
@@ -104,7 +104,7 @@ class Service:
         self.pool = ThreadPoolExecutor(self.config.threads, thread_name_prefix="score")
 
     def close(self) -> None:
-        """Let running work end, drop what waits, end the scorers' processes."""
+        """Let running work end, drop what waits, and end the processes of the scorers."""
         self.pool.shutdown(wait=True, cancel_futures=True)
         for scorer in (self.scorer, *self.uploads.values()):
             scorer.close()
@@ -165,7 +165,8 @@ class Service:
         return self.uploads[digest]
 
     async def upload(self, request: Request) -> Response:
-        """Compile a ruleset that was sent in; it never runs `extern`, allowed here or not."""
+        """Compile a ruleset that was sent in. Its `extern` functions never run, even where those of
+        the served ruleset may."""
         if not self.config.allow_upload:
             raise Refused(403, "uploads are off; start the server with --allow-upload")
         async with self._place():
