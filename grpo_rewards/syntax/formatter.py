@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from grpo_rewards.errors import RulesetError
 from grpo_rewards.syntax.parser import OPAQUE, parse_all
-from grpo_rewards.syntax.printer import needs_gap, show_statement
-from grpo_rewards.syntax.tree import Statement
+from grpo_rewards.syntax.tree import Statement, needs_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def format_text(text: str, *, name: str = "ruleset") -> str:
         body_end = statement.place.end
         inner = _comments(source[statement.place.start : body_end])
         beside, rest = _split_tail(source[body_end:end])
-        pieces.append(_Piece((*above, *inner), show_statement(statement), beside))
+        pieces.append(_Piece((*above, *inner), str(statement), beside))
         above = _comment_lines(rest)
     return _join(pieces, statements, above)
 

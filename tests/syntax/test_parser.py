@@ -15,8 +15,7 @@ import grpo_rewards as gr
 from grpo_rewards.syntax import saved_parsers
 from grpo_rewards.syntax.formatter import format_text
 from grpo_rewards.syntax.parser import compile_grammar, parse, parse_all, parse_expr_text
-from grpo_rewards.syntax.printer import show_string
-from grpo_rewards.syntax.tree import Const
+from grpo_rewards.syntax.tree import Const, show_string
 
 SHIPPED = sorted((ROOT / "rulesets").glob("*.reward"))
 
