@@ -30,16 +30,18 @@ SUFFIXES = {
 class Parsed:
     """A ruleset as far as it could be read, with what is wrong.
 
-    `broken` holds the names that unreadable statements would have declared, so that the checker
-    does not call them unknown as well.
+    `broken` holds the names that unreadable statements would have declared, so that the compiler
+    does not call them unknown as well. `imports`, `cycles` and `files` are filled by `files.py`;
+    their keys are paths as the ruleset writes them.
     """
 
     source: Source
     ruleset: x.Ruleset
     findings: tuple[Finding, ...]
     broken: frozenset[str]
-    imports: Mapping[str, Parsed] = field(default_factory=dict)  # by path as it is written
-    files: Mapping[str, str] = field(default_factory=dict)  # texts of formats, likewise
+    imports: Mapping[str, Parsed] = field(default_factory=dict)
+    cycles: Mapping[str, str] = field(default_factory=dict)  # the chain that an import would close
+    files: Mapping[str, str] = field(default_factory=dict)  # the texts of formats
 
 
 def parse(text: str, *, name: str = "ruleset") -> x.Ruleset:
