@@ -1,4 +1,4 @@
-"""Canonical text that keeps comments: what `grpo-rewards fmt` writes.
+"""The formatter: canonical text that keeps comments, as `grpo-rewards fmt` writes it.
 
 A comment on a statement's last line stays there, a comment between statements stays between them,
 and one inside a statement moves above it. Formatting twice changes nothing.
@@ -61,7 +61,8 @@ def _join(pieces: list[_Piece], statements: tuple[Statement, ...], tail: tuple[s
 
 
 def _trimmed(lines: tuple[str, ...], *, first: bool) -> tuple[str, ...]:
-    """Comment lines without blank lines at their ends; a file's head keeps its gap below."""
+    """Comment lines without blank ones at either end; a blank line below the comment that heads a
+    file stays."""
     while lines and not lines[0]:
         lines = lines[1:]
     keep_gap = first and bool(lines) and not lines[-1]
@@ -77,15 +78,15 @@ def _comments(text: str) -> tuple[str, ...]:
 
 
 def _split_tail(text: str) -> tuple[str, str]:
-    """The comment beside a statement's end, and what follows that line."""
+    """The comment on the line where a statement ends, and the text below that line."""
     line, _, rest = text.partition("\n")
     return line.strip(), rest
 
 
 def _comment_lines(text: str) -> tuple[str, ...]:
-    """The comments between statements, single blank lines kept as ""."""
+    """The comments between two statements; a run of blank lines becomes one ""."""
     lines: list[str] = []
-    for line in text.removesuffix("\n").split("\n") if text else ():  # \f, \x85 end no comment
+    for line in text.removesuffix("\n").split("\n") if text else ():  # unlike splitlines, not at \f
         stripped = line.strip()
         if stripped or (lines and lines[-1]) or not lines:
             lines.append(stripped)

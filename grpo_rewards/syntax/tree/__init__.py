@@ -17,6 +17,7 @@ from grpo_rewards.syntax.tree.expressions import (
     Pattern,
     as_expr,
     call,
+    dotted_name,
     walk,
 )
 from grpo_rewards.syntax.tree.node import NOWHERE, Node, Statement
@@ -79,6 +80,7 @@ __all__ = [
     "Test",
     "as_expr",
     "call",
+    "dotted_name",
     "needs_gap",
     "show_string",
     "walk",

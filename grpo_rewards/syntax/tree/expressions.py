@@ -307,6 +307,16 @@ def call(function: str, *args: Any) -> Call:
     return Call(function, tuple(as_expr(arg) for arg in args))
 
 
+def dotted_name(expr: Expr) -> str | None:
+    """`a.b.c` as one name; None where the expression is not of this form."""
+    if isinstance(expr, Name):
+        return expr.id
+    if isinstance(expr, Attr):
+        head = dotted_name(expr.of)
+        return f"{head}.{expr.name}" if head else None
+    return None
+
+
 def walk(expr: Expr) -> Iterator[Expr]:
     """The expression and everything inside it, outermost first."""
     yield expr
