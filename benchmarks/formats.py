@@ -12,11 +12,6 @@ to other machines, the rates do not.
 
 from __future__ import annotations
 
-import sys
-
-if sys.path[0].endswith("benchmarks"):
-    del sys.path[0]  # in this folder math.py would hide the standard library's `math`
-
 import json
 import re
 import statistics

@@ -1,7 +1,7 @@
 """One command for a bare GPU machine: is every path right, and how near is it to the hardware?
 
-    python -P benchmarks/gpu.py                 # needs torch and transformers; trl if there
-    python -P benchmarks/gpu.py --cpu-smoke     # the script itself, on a tiny model without a GPU
+    python benchmarks/gpu.py                 # needs torch and transformers; trl if there
+    python benchmarks/gpu.py --cpu-smoke     # the script itself, on a tiny model without a GPU
 
 Correctness first: for random models of several classes the engine's logprobs against the
 trainer's, every packing against plain rows, replayed steps against steps that are launched anew,

@@ -15,11 +15,6 @@ remembered; `repeated` is the same texts again, as the completions of one prompt
 
 from __future__ import annotations
 
-import sys
-
-if sys.path[0].endswith("benchmarks"):
-    del sys.path[0]  # in this folder math.py would hide the standard library's `math`
-
 import argparse
 import gzip
 import json

@@ -5,8 +5,8 @@ prompts, 16 × 8 completions of at most 64 tokens a step, on policy, z-scored gr
 step's tokens, no KL, AdamW at a constant 2e-4, one seed a run. Orders of prompts and random numbers
 differ, so curves agree within noise, not point by point. Runs go one after the other.
 
-    python -P benchmarks/parity.py                    # 3 seeds a side; needs trl 1.16
-    python -P benchmarks/parity.py --seeds 0 --steps 10 --plot ''
+    python benchmarks/parity.py                    # 3 seeds a side; needs trl 1.16
+    python benchmarks/parity.py --seeds 0 --steps 10 --plot ''
 
 Writes benchmarks/results/parity.json and docs/parity.svg; the last line is JSON: mean reward over
 the last quarter of the steps, and its standard error over seeds.
@@ -67,7 +67,7 @@ def make_start(folder: Path) -> None:
 
 def run_child(side: str, seed: int, options: argparse.Namespace) -> list[float]:
     """One run in a process of its own: mean reward by step."""
-    command = [sys.executable, "-P", __file__, "--side", side, "--seeds", str(seed)]
+    command = [sys.executable, __file__, "--side", side, "--seeds", str(seed)]
     command += ["--steps", str(options.steps), "--folder", str(options.folder)]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """Batched scoring: ours beside TRL's reward functions and a verifiers Rubric, and at scale.
 
-    python -P benchmarks/scoring.py [--data DIR] [--verifiers DIR] [--quick] [--json FILE]
+    python benchmarks/scoring.py [--data DIR] [--verifiers DIR] [--quick] [--json FILE]
 
 Work: is the boxed answer right, and is the completion `<think>…</think><answer>…</answer>`; groups
 of 8 completions of real GSM8K solutions, a part of them with other numbers or without their form.
@@ -18,11 +18,6 @@ without Ray, those parts are left out. Ends in one line of JSON, which `--json` 
 
 from __future__ import annotations
 
-import sys
-
-if sys.path[0].endswith("benchmarks"):
-    del sys.path[0]  # in this folder, `math.py` would hide the standard library's `math`
-
 import argparse
 import asyncio
 import json
@@ -31,6 +26,7 @@ import os
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator

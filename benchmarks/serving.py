@@ -10,11 +10,6 @@ Prints rows per second and ends in one JSON line.
 
 from __future__ import annotations
 
-import sys
-
-if sys.path[0].endswith("benchmarks"):
-    del sys.path[0]  # in this folder math.py would hide the standard library's `math`
-
 import argparse
 import asyncio
 import json
@@ -22,6 +17,7 @@ import random
 import re
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any

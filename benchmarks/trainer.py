@@ -1,6 +1,6 @@
 """Seconds of a training step, ours against TRL's GRPOTrainer, at equal work on one CPU core.
 
-Regime: random models of 4 layers, width 256, vocabulary 4,096, fp32, groups of 8, no KL, one update
+Regime: random models of 4 layers, width 256, vocabulary 4,096, groups of 8, no KL, one update
 a rollout batch, micro-batches of 8 rows (TRL) or as many tokens (ours). `short` is a Llama with 4
 prompts of some 25 tokens × 8 completions of 64 tokens, `long_prompt` a Qwen3 with 2 prompts of some
 178 tokens × 8 completions of 64 tokens. A random policy hardly ever ends,
@@ -9,8 +9,9 @@ peak memory is the process's, and the sides take turns, because the machine is s
 step of a process is left out, and medians are compared. `cpu` are the process's own seconds, which
 other processes on the machine disturb least.
 
-    python -P benchmarks/trainer.py                   # needs trl 1.16: pip install "trl==1.16.*"
-    python -P benchmarks/trainer.py --only short --rounds 1
+    python benchmarks/trainer.py                   # needs trl 1.16: pip install "trl==1.16.*"
+    python benchmarks/trainer.py --only short --rounds 1
+    python benchmarks/trainer.py --precision bfloat16    # of the products, on both sides
 
 The last line is JSON: the ratio is TRL's seconds over ours.
 """
@@ -53,13 +54,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="measured steps a process")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--json", action="store_true", help="no table, the JSON line only")
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         run = run_ours if options.side == "ours" else run_trl
-        found = run(options.folder, WORKLOADS[options.only], options.steps, options.threads)
+        found = run(options.folder, WORKLOADS[options.only], options)
         found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print("\n" + json.dumps(found))
         return
@@ -69,7 +71,8 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     """Let the sides take turns; a table and the JSON line."""
     names = [options.only] if options.only else list(WORKLOADS)
-    report: dict[str, Any] = {"ratio": {}, "ours": {}, "trl": {}, "threads": options.threads}
+    report: dict[str, Any] = {"ratio": {}, "ours": {}, "trl": {}}
+    report |= {"threads": options.threads, "precision": options.precision}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workload in names:
@@ -95,9 +98,9 @@ def run_child(
     folder: Path, workload: str, side: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One process of one side; the last line of its output."""
-    command = [sys.executable, "-P", __file__, "--side", side, "--only", workload]
+    command = [sys.executable, __file__, "--side", side, "--only", workload]
     command += ["--folder", str(folder), "--steps", str(options.steps)]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), "--precision", options.precision]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     environment = os.environ | quiet | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -190,7 +193,7 @@ def make_tokenizer(vocab: int) -> Any:
 # -- the sides -------------------------------------------------------------------------------------
 
 
-def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -> dict[str, Any]:
+def run_ours(folder: Path, workload: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:
     """Whole steps of our loop, with the metrics that it logs itself."""
     from grpo_train.config import build_config
     from grpo_train.session import start
@@ -201,8 +204,9 @@ def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -
             "name": f"run-{time.time_ns()}",
             "runs": str(folder / "runs"),
             "model": str(folder / "model"),
-            "threads": threads,
-            "steps": steps + 1,
+            "threads": options.threads,
+            "precision": options.precision,
+            "steps": options.steps + 1,
             "prompts_per_step": workload["prompts"],
             "token_budget": TOKEN_BUDGET,
             "data": {"train": str(folder / "train.jsonl")},
@@ -215,7 +219,7 @@ def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -
     )
     session = start(config)
     rows = []
-    for _ in range(steps + 1):
+    for _ in range(options.steps + 1):
         began, cpu = time.perf_counter(), time.process_time()
         metrics = train_step(session)
         row = {"step": time.perf_counter() - began, "cpu": time.process_time() - cpu}
@@ -225,14 +229,14 @@ def run_ours(folder: Path, workload: dict[str, int], steps: int, threads: int) -
     return {"steps": rows[1:]}
 
 
-def run_trl(folder: Path, workload: dict[str, int], steps: int, threads: int) -> dict[str, Any]:
+def run_trl(folder: Path, workload: dict[str, int], options: argparse.Namespace) -> dict[str, Any]:
     """Whole steps of TRL's trainer with the same sizes and its defaults otherwise."""
     import torch
     from datasets import load_dataset
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     rows: list[dict[str, float]] = []
     clock = {"generate": 0.0, "tokens": 0.0, "began": 0.0}
 
@@ -262,7 +266,7 @@ def run_trl(folder: Path, workload: dict[str, int], steps: int, threads: int) ->
     size = workload["group"]
     config = GRPOConfig(
         output_dir=str(folder / "trl"),
-        max_steps=steps + 1,
+        max_steps=options.steps + 1,
         per_device_train_batch_size=size,
         gradient_accumulation_steps=workload["prompts"],
         num_generations=size,
@@ -271,7 +275,7 @@ def run_trl(folder: Path, workload: dict[str, int], steps: int, threads: int) ->
         lr_scheduler_type="constant",
         loss_type="dapo",
         beta=0.0,
-        bf16=False,
+        bf16=options.precision == "bfloat16",
         use_cpu=True,
         gradient_checkpointing=False,
         model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa"},

@@ -6,6 +6,7 @@
     │ ├ RulesetNameError     a name, rule, option or capture that does not exist
     │ └ RulesetTypeError     a type, range or level that does not fit
     ├ BatchError             a missing column, columns of unequal lengths, an unreadable dataset
+    │ └ OverwriteError       what would be written is what is read
     └ RuleError              a bug in a kernel: which rule, which row, what; never a score
 
 What a *model* wrote never raises: it sets a value and a status (see `columns.Status`).
@@ -13,7 +14,10 @@ What a *model* wrote never raises: it sets a value and a status (see `columns.St
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -133,6 +137,10 @@ class BatchError(RewardError, ValueError):
         super().__init__(message)
 
 
+class OverwriteError(BatchError):
+    """A file that is read would be written over. Nothing has been opened yet."""
+
+
 class RuleError(RewardError):
     """A kernel raised. That is a bug in the rule, never a score."""
 
@@ -142,3 +150,19 @@ class RuleError(RewardError):
 
     def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
         return type(self), (self.rule, self.row, self.cause)
+
+
+def refuse_overwriting(read: Iterable[Path], written: Iterable[Path]) -> None:
+    """OverwriteError where a file to write is one to read, by whatever path or link."""
+    files = list(read)
+    for new in written:
+        for old in files:
+            if _same(new, old):
+                raise OverwriteError(f"{new}: it would overwrite {old}, which is read")
+
+
+def _same(new: Path, old: Path) -> bool:
+    try:
+        return os.path.samefile(new, old)
+    except (OSError, ValueError):  # one is not there; what cannot be opened is told by who opens it
+        return False

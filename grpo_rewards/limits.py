@@ -5,7 +5,7 @@ machine is. The wall clock is a backstop only.
 """
 
 # What a completion may be.
-MAX_TEXT_CHARS = 1_000_000  # longer completions are cut to their tail before any rule reads them
+MAX_TEXT_CHARS = 1_000_000  # a longer completion is an error (too_large), a longer gold is null
 MAX_ANSWER_TAIL_CHARS = 64_000  # answers stand at the end; extraction never looks further back
 MAX_ANSWER_CHARS = 10_000  # a longer "answer" is text, not an answer
 
@@ -50,6 +50,7 @@ MAX_REPETITION_CHARS = 1_000_000  # of a longer text the head
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
 
 # Mathematical answers (rules/latex.py and what stands on it).
+MAX_BESIDE_CHARS = 60  # on each side of an answer in prose: some ten words that may take it back
 MAX_BOXES = 64  # of a completion; only the last ones can be an answer
 MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
 MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
@@ -74,6 +75,7 @@ MAX_SUM_DIGITS = 20  # of one of its numbers
 
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
+MAX_LANGUAGE_CHARS = 80  # of a language's name or tag; the longest known name has 26
 MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
 
@@ -82,6 +84,9 @@ MAX_BODY_BYTES = 32 * 2**20  # of one request; a batch of a thousand long comple
 MAX_REQUEST_ROWS = 20_000  # of one request; larger batches are cheaper in two
 MAX_QUEUE = 64  # requests that wait or run; the next one is told to come back
 MAX_UPLOADS = 16  # rulesets that were sent in; the oldest goes first
+
+# What a run warns of.
+MIN_FOUND_SHARE = 0.01  # of rows: a policy that seldom answers still does in one of a hundred
 
 # What a report holds.
 MAX_REPORT_CHARS = 20_000  # of one text; a page of 500 stays in the tens of megabytes at worst

@@ -165,6 +165,7 @@ def show_number(value: float) -> str:
 
 
 EVERYTHING = Interval()
+NOTHING = Interval(math.inf, -math.inf)  # no number at all; in a union it adds none
 UNIT = Interval(0, 1)
 
 

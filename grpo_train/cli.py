@@ -124,7 +124,12 @@ def resume(
     folder: Run,
     overrides: Overrides = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on even if config, ruleset or prompts have changed.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Go on even if config, ruleset or prompts have changed; "
+            "start again where the checkpoints are lost.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -262,6 +267,9 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
 
 def _rehearse(session: Any, *, as_json: bool) -> None:
     """The first batch with its scores, and nothing written."""
+    import torch
+
+    from grpo_train.objective.advantage import has_signal
     from grpo_train.rollout_batch import sample_batch
 
     for note in session.notes:
@@ -273,8 +281,7 @@ def _rehearse(session: Any, *, as_json: bool) -> None:
         table.add_row(Text(" ".join(scored.texts[i].split())[:200]), *cells)
     console.print(Text(prompts.text[0]))
     console.print(table)
-    rewards = scored.reward.reshape(len(prompts), -1)
-    unequal = sum(len(set(group)) > 1 for group in rewards.tolist())
+    unequal = int(has_signal(torch.from_numpy(scored.reward).view(len(prompts), -1)).sum())
     console.print(
         f"{len(scored.texts)} completions of {len(prompts)} prompts in "
         f"{spent['seconds/generate']:.1f} s, scored in {spent['seconds/score']:.2f} s; "

@@ -10,12 +10,34 @@ from __future__ import annotations
 import ast
 import difflib
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
+from grpo_train.bounds import (
+    Bound,
+    Count,
+    CountOrNone,
+    Decay,
+    DualClip,
+    Finite,
+    GroupSize,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Seed,
+    Share,
+    Window,
+    bound_of,
+    choice_problem,
+)
 from grpo_train.errors import ConfigError
+
+AlarmName = Literal["hacking", "saturated", "entropy", "length", "signal", "mismatch"]
+GSPO_CLIP = 0.05  # a hundred times the paper's; PPO's ranges lie above
+Precision = Literal["auto", "bfloat16", "float32"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -40,7 +62,7 @@ class Data(Section, frozen=True):
     """Text that opens every completion, after the template: "<think>", say. "" = none."""
     map: dict[str, str] = {}
     """The ruleset's column = the file's, a dotted path into nested fields: `gold = "a.b"`."""
-    max_prompt_tokens: int = 0
+    max_prompt_tokens: CountOrNone = 0
     """Longer prompts are left out, and counted. 0 = no limit."""
 
 
@@ -51,22 +73,24 @@ class Reward(Section, frozen=True):
     """A `.reward` file."""
     params: dict[str, str | int | float | bool] = {}
     """Values for the ruleset's params."""
+    allow_extern: bool = False
+    """Run the Python functions that the ruleset's `extern` names; modules beside it are found."""
 
 
 class SamplingConfig(Section, frozen=True):
     """How completions are drawn."""
 
-    group_size: int = 8
+    group_size: GroupSize = 8
     """Completions a prompt (G)."""
-    max_tokens: int = 256
+    max_tokens: Count = 256
     """Longest completion, tokens."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """> 0; the trainer's logprobs are taken at the same temperature."""
-    top_p: float = 1.0
+    top_p: PositiveShare = 1.0
     """Nucleus; 1 = all. The trainer renormalises over what was kept."""
-    top_k: int = 0
+    top_k: CountOrNone = 0
     """Most likely tokens to keep; 0 = all."""
-    max_rows: int = 512
+    max_rows: Count = 512
     """Completions decoded at the same time; more wait in a queue. Bounds the KV cache."""
 
 
@@ -78,12 +102,12 @@ class EngineConfig(Section, frozen=True):
     is its continuous batching; `vllm` and `server` (a vLLM server) have weights of their own, which
     are handed over after every update; `auto` is vLLM where it is there on CUDA, else native."""
     url: str = "http://localhost:8000"
-    """Of `server`."""
+    """Address of the vLLM server, for `server`."""
     folder: str = ""
     """Where `server` finds new weights, on a disk that it sees; "" = the run's folder."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Of `vllm`'s weights."""
-    memory: float = 0.4
+    """Type of the weights that `vllm` samples from."""
+    memory: PositiveShare = 0.4
     """Share of the GPU's memory that `vllm` takes."""
     sleep: bool = False
     """`vllm` gives its memory back while the policy is updated; CUDA only."""
@@ -96,11 +120,11 @@ class Advantage(Section, frozen=True):
         "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
     ] = "grpo"
     """`grpo` is the group z-score with ddof 1."""
-    k: int = 4
+    k: Count = 4
     """For `pass_at_k`: completions that share one success."""
-    scores: dict[str, float] = {}
+    scores: dict[str, Finite] = {}
     """For `gdpo`: weights of the scores that replace the reward; {} = all of them, 1 each."""
-    overlong_tokens: int = 0
+    overlong_tokens: CountOrNone = 0
     """Soft penalty over the last tokens before `max_tokens` (DAPO Eq. 13), added to the reward;
     0 = none."""
 
@@ -111,29 +135,30 @@ class Loss(Section, frozen=True):
     kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
     """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
     aggregation: Literal["token", "sequence", "constant", "prompt"] = "token"
-    """What every unit of weighs the same: a token of the step (DAPO), a completion (GRPO), or a
-    token whatever its completion's length (`constant`, Dr. GRPO)."""
-    clip_low: float = 0.2
+    """What weighs the same in a step's loss: every token (DAPO), every completion (GRPO), every
+    prompt, or a token whatever its completion's length (`constant`, Dr. GRPO)."""
+    clip_low: NotNegative = 0.2
     """Lower clip, 1 − clip_low."""
-    clip_high: float = 0.28
+    clip_high: NotNegative = 0.28
     """Upper clip, 1 + clip_high (DAPO's clip-higher)."""
-    clip_dual: float = 0.0
+    clip_dual: DualClip = 0.0
     """Bound of the loss where the advantage is negative, in |A|; 0 = none."""
-    clip_cap: float = 5.0
+    clip_cap: Positive = 5.0
     """CISPO's largest importance weight, absolute."""
-    kl_coef: float = 0.0
+    kl_coef: NotNegative = 0.0
     """Weight of the KL to the frozen start; 0 = no reference, no second forward."""
     kl: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator."""
+    """Estimator of the KL."""
     kl_weighted: bool = True
-    """Times the ratio, which gives k1 and k3 the gradient of the reverse KL."""
+    """Multiply the KL by the ratio, which gives k1 and k3 the gradient of the reverse KL."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where: a term of the loss, or k1 summed over the completion and taken off its reward."""
-    entropy_coef: float = 0.0
+    """Where the KL goes: a term of the loss, or k1 summed over the completion and taken off its
+    reward."""
+    entropy_coef: Finite = 0.0
     """Weight of the entropy bonus; 0 = none."""
-    top_entropy: float = 1.0
+    top_entropy: PositiveShare = 1.0
     """Share of tokens, the most uncertain, that get a gradient (2506.01939); 1 = all."""
-    off_policy_delta: float = 0.0
+    off_policy_delta: NotNegative = 0.0
     """Mean log-ratio past which a row with negative advantage is dropped (2512.02556); 0 = off."""
     mask_truncated: bool = False
     """Leave out completions that the length limit cut (DAPO's overlong filtering)."""
@@ -141,10 +166,10 @@ class Loss(Section, frozen=True):
     """Correct for an engine that is not the trainer; `auto` truncates where the engine has weights
     of its own, which costs a forward pass, and is off where it has not."""
     mismatch_level: Literal["token", "sequence", "geometric"] = "token"
-    """Of what the correction's ratio is."""
-    mismatch_low: float = 0.5
+    """What the correction's ratio is of: a token, a whole completion, or its geometric mean."""
+    mismatch_low: NotNegative = 0.5
     """Lower bound, for `mask`."""
-    mismatch_high: float = 2.0
+    mismatch_high: Positive = 2.0
     """Upper bound: a cap for `truncate`."""
 
 
@@ -154,30 +179,30 @@ class Optim(Section, frozen=True):
     kind: Literal["adamw", "adamw_8bit"] = "adamw"
     """`adamw_8bit` keeps its moments in 8 bits (2110.02861) through bitsandbytes; one process."""
 
-    lr: float = 1e-6
+    lr: Positive = 1e-6
     """Peak learning rate; > 0."""
-    warmup_steps: int = 0
+    warmup_steps: CountOrNone = 0
     """Steps of linear warm-up; 0 = none."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up, down to 0 at the last step."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Decoupled; 0 = none."""
-    beta1: float = 0.9
+    beta1: Decay = 0.9
     """Decay of the gradient's running mean, a step."""
-    beta2: float = 0.99
-    """Decay of its square's; lower than the usual 0.999, as steps are few and noisy."""
-    eps: float = 1e-8
+    beta2: Decay = 0.99
+    """Decay of its square's mean; lower than the usual 0.999, as steps are few and noisy."""
+    eps: Positive = 1e-8
     """Added to the root of the square's mean."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: NotNegative = 1.0
     """Clip; 0 = none."""
 
 
 class Lora(Section, frozen=True):
     """Low-rank adapters (2106.09685), through peft."""
 
-    rank: int = 0
+    rank: CountOrNone = 0
     """Rank of every adapter; 0 = no adapters, all weights train."""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """An adapter's product is scaled by alpha / rank; > 0."""
     targets: list[str] = []
     """Ends of names of the layers to adapt: "q_proj", say; [] = all linear ones but the head."""
@@ -186,14 +211,14 @@ class Lora(Section, frozen=True):
 class Eval(Section, frozen=True):
     """Held-out accuracy."""
 
-    every: int = 0
+    every: CountOrNone = 0
     """Steps between evaluations; 0 = at the start and the end only."""
-    samples: int = 1
+    samples: Count = 1
     """Completions a prompt."""
-    limit: int = 256
+    limit: CountOrNone = 256
     """Prompts at most; 0 = all."""
-    temperature: float = 1.0
-    """> 0."""
+    temperature: Positive = 1.0
+    """Temperature of the completions; > 0."""
     score: str = "correct"
     """The ruleset's score that says whether a completion is right."""
 
@@ -201,28 +226,28 @@ class Eval(Section, frozen=True):
 class Save(Section, frozen=True):
     """Checkpoints."""
 
-    every: int = 50
+    every: CountOrNone = 50
     """Steps between checkpoints; 0 = at the end only."""
-    keep: int = 2
+    keep: CountOrNone = 2
     """Checkpoints kept, the newest; 0 = all."""
 
 
 class Alarms(Section, frozen=True):
     """When a run says that something goes wrong (grpo_train/run/alarms.py)."""
 
-    window: int = 10
+    window: Window = 10
     """Rollout batches that are compared with as many earlier ones."""
-    entropy: float = 0.02
-    """Entropy collapse below, nats a token; 0 = never."""
-    length: float = 3.0
-    """Length blow-up: times the first window's mean length."""
-    truncated: float = 0.5
+    entropy: NotNegative = 0.02
+    """Entropy below which it has collapsed, nats a token; 0 = never."""
+    length: Positive = 3.0
+    """Mean length that is a blow-up, in mean lengths of the first window."""
+    truncated: Share = 0.5
     """Share of completions cut at `sampling.max_tokens`; 1 = never."""
-    signal: float = 0.05
-    """Too few groups with unequal rewards: share below; 0 = never."""
-    mismatch: float = 0.05
+    signal: Share = 0.05
+    """Share of groups with unequal rewards below which they are too few; 0 = never."""
+    mismatch: NotNegative = 0.05
     """Mean difference of engine and trainer, nats a token."""
-    stop: list[str] = []
+    stop: list[AlarmName] = []
     """Alarms that stop the run with a checkpoint: "hacking", say. A gradient that is not finite
     always does."""
 
@@ -233,40 +258,44 @@ class Log(Section, frozen=True):
     to: list[Literal["tensorboard", "wandb", "trackio"]] = []
     """[] = nowhere else."""
     project: str = "grpo-rewards"
-    """Of wandb and trackio."""
+    """Project under which wandb and trackio list the run."""
 
 
 class Config(Section, frozen=True):
     """A whole run."""
 
     name: str
-    """Of the run's folder."""
+    """Name of the run, and of its folder."""
     model: str
     """Directory or hub id of a causal language model."""
     data: Data
     reward: Reward
     runs: str = "runs"
     """Folder of run folders."""
-    seed: int = 0
-    """Of the order of prompts and of every completion."""
-    steps: int = 100
+    seed: Seed = 0
+    """Seed of the order of prompts and of every completion."""
+    steps: Count = 100
     """Optimizer updates."""
-    prompts_per_step: int = 16
+    prompts_per_step: Count = 16
     """P; a rollout batch has P · group_size completions."""
-    updates_per_rollout: int = 1
+    updates_per_rollout: Count = 1
     """Updates from one rollout batch: its prompts in that many parts. 1 = on policy."""
-    epochs_per_rollout: int = 1
+    epochs_per_rollout: Count = 1
     """Passes over a rollout batch (μ of the paper)."""
-    token_budget: int = 16384
+    token_budget: Count = 16384
     """Tokens of a micro-batch, padding included. Changes memory and speed, not the gradient."""
-    resample: int = 0
+    resample: CountOrNone = 0
     """Times that groups without signal are replaced by new prompts in a step (DAPO's dynamic
     sampling); 0 = never."""
-    threads: int = 0
+    threads: CountOrNone = 0
     """CPU threads; 0 = torch's choice."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
-    shard_size: int = 0
+    precision: Precision = "auto"
+    """What products are made in; weights, moments, sums and logits are float32 in any case.
+    `auto`: bfloat16 on a GPU that has it, else float32. A CPU with instructions for bfloat16 trains
+    faster with it."""
+    shard_size: CountOrNone = 0
     """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
     divisor of their number. 0 = all of them, 1 = a copy each."""
     checkpointing: Literal["auto", "on", "off"] = "auto"
@@ -285,24 +314,6 @@ class Config(Section, frozen=True):
     save: Save = Save()
     alarms: Alarms = Alarms()
     log: Log = Log()
-
-
-POSITIVE = (
-    "steps",
-    "prompts_per_step",
-    "updates_per_rollout",
-    "epochs_per_rollout",
-    "token_budget",
-    "sampling.group_size",
-    "sampling.max_tokens",
-    "sampling.max_rows",
-    "sampling.temperature",
-    "eval.samples",
-    "advantage.k",
-    "eval.temperature",
-    "optim.lr",
-    "lora.alpha",
-)
 
 
 def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -401,34 +412,64 @@ def _check_keys(kind: type[Section], tree: dict[str, Any], path: str, source: st
         section = fields[key]
         if isinstance(section, type) and issubclass(section, Section) and isinstance(value, dict):
             _check_keys(section, value, f"{path}{key}.", source)
+        if wrong := choice_problem(section, value):
+            raise ConfigError(f"{source}: {wrong[0]} - at `{path}{key}`\nhint: {wrong[1]}")
 
 
 def _check_values(config: Config, source: str) -> None:
     """Ranges, and settings that contradict each other."""
-    for path in POSITIVE:
-        value: Any = config
-        for part in path.split("."):
-            value = getattr(value, part)
-        if value <= 0:
-            raise ConfigError(f"{source}: Expected more than 0, got {value} - at `{path}`")
-    if not 0 < config.sampling.top_p <= 1:
-        raise ConfigError(f"{source}: Expected 0 < top_p <= 1 - at `sampling.top_p`")
-    if config.loss.kl_in == "reward" and config.advantage.method == "gdpo":
-        raise ConfigError(
-            f'{source}: `gdpo` reads scores, not the reward - at `loss.kl_in`\nhint: kl_in = "loss"'
-        )
-    if not 0 < config.loss.top_entropy <= 1:
-        raise ConfigError(f"{source}: Expected 0 < share <= 1 - at `loss.top_entropy`")
-    if config.loss.kind in ("gspo", "gmpo") and config.loss.aggregation == "token":
-        raise ConfigError(
-            f"{source}: `{config.loss.kind}` weighs sequences; a token mean would weigh them by "
-            'length - at `loss.aggregation`\nhint: aggregation = "sequence"'
-        )
+    for path, value, bound in _numbers(config):
+        if problem := bound.problem(value):
+            raise ConfigError(f"{source}: {problem} - at `{path}`")
+    for problem, path, hint in _contradictions(config):
+        raise ConfigError(f"{source}: {problem} - at `{path}`" + (hint and f"\nhint: {hint}"))
+
+
+def _numbers(section: Section, path: str = "") -> Iterator[tuple[str, float, Bound]]:
+    """Every number with its dotted path and what it may be; those of the ruleset's params too."""
+    for name, hint in get_type_hints(type(section), include_extras=True).items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from _numbers(value, f"{path}{name}.")
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for key, number in inner:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                yield f"{path}{name}" + (key and f".{key}"), number, bound_of(hint)
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Problem, path and hint of settings that are sound alone and not together."""
+    a, loss, sampling = config.advantage, config.loss, config.sampling
+    if a.method == "gdpo" and loss.kl_in == "reward":
+        yield "`gdpo` reads scores, not the reward", "loss.kl_in", 'kl_in = "loss"'
+    if a.method == "gdpo" and a.overlong_tokens:
+        hint = "score the length in the ruleset (`n_tokens`), or set it to 0"
+        yield "`gdpo` reads scores, not the reward", "advantage.overlong_tokens", hint
+    if a.overlong_tokens > sampling.max_tokens:
+        problem = f"{a.overlong_tokens} tokens are more than `sampling.max_tokens`"
+        hint = f"{sampling.max_tokens} at most; DAPO takes a fifth"
+        yield f"{problem}, {sampling.max_tokens}", "advantage.overlong_tokens", hint
+    if loss.mismatch == "mask" and loss.mismatch_low > loss.mismatch_high:
+        problem = f"{loss.mismatch_low:g} is more than `loss.mismatch_high`"
+        yield f"{problem}, {loss.mismatch_high:g}", "loss.mismatch_low", ""
+    if loss.kind in ("gspo", "gmpo") and loss.aggregation == "token":
+        problem = f"`{loss.kind}` weighs sequences; a token mean would weigh them by length"
+        yield problem, "loss.aggregation", 'aggregation = "sequence"'
     if config.prompts_per_step % config.updates_per_rollout:
-        raise ConfigError(
-            f"{source}: {config.prompts_per_step} prompts do not split into "
-            f"{config.updates_per_rollout} updates - at `updates_per_rollout`"
-        )
+        problem = f"{config.prompts_per_step} prompts do not split into"
+        yield f"{problem} {config.updates_per_rollout} updates", "updates_per_rollout", ""
+
+
+def config_notes(config: Config) -> list[str]:
+    """Settings that can be meant and seldom are."""
+    loss = config.loss
+    if loss.kind == "gspo" and max(loss.clip_low, loss.clip_high) > GSPO_CLIP:
+        return [
+            f"`gspo` hardly ever clips at {loss.clip_low:g} and {loss.clip_high:g}, which are for "
+            "the ratio of one token; its own is a completion's mean, and its paper takes 3e-4 and "
+            "4e-4 - at `loss.clip_low` and `loss.clip_high`"
+        ]
+    return []
 
 
 def _put(tree: dict[str, Any], override: str) -> None:

@@ -145,7 +145,7 @@ def load_prompts(path: str, data: Data, policy: Policy, *, limit: int = 0) -> Pr
         except ValueError as error:
             bad.append(f"row {number}: {error}")
             continue
-        tokens = policy.encode(prompt)
+        tokens = _tokens(prompt, policy)
         if data.max_prompt_tokens and len(tokens) > data.max_prompt_tokens:
             continue
         text.append(prompt)
@@ -189,6 +189,15 @@ def _prompt_text(prompt: Any, data: Data, policy: Policy) -> str:
             raise ValueError(f"the chat template refuses it: {error}") from error
         return text + data.prefix
     raise ValueError("no prompt" if prompt is None else f"no prompt: {str(prompt)[:40]!r}")
+
+
+def _tokens(prompt: str, policy: Policy) -> list[int]:
+    """Token ids that begin with one BOS at most: a chat template or the text itself may write the
+    one that the tokenizer adds (Llama, Gemma), and a model has never seen two."""
+    ids, bos = policy.encode(prompt), policy.tokenizer.bos_token_id
+    while bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    return ids
 
 
 class Sampler:

@@ -107,6 +107,12 @@ def my_rows(length: Tensor, keep: Tensor, group_size: int) -> Tensor:
     return keep & mine.repeat_interleave(group_size)
 
 
+def trunk(model: Any) -> Any:
+    """What makes hidden states: the model without its output layer."""
+    base = model.base_model
+    return base if base is not model else getattr(model, "model", model)  # Llama 4 names another
+
+
 def shard(model: Any, shard_size: int) -> None:
     """FSDP2 over all processes, or over `shard_size` of them with copies over the rest."""
     if size() == 1:
@@ -125,7 +131,7 @@ def shard(model: Any, shard_size: int) -> None:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     # Its hooks run around forward methods only, and the head is not part of ours.
-    setattr(model, TRUNK, lambda **inputs: model.base_model(**inputs))
+    setattr(model, TRUNK, lambda **inputs: trunk(model)(**inputs))
     register_fsdp_forward_method(model, TRUNK)
 
 

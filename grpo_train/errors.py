@@ -33,3 +33,17 @@ class EngineError(TrainError):
 
 class DivergenceError(TrainError):
     """A loss, gradient or weight that is not finite."""
+
+
+#: What torch and transformers raise where a model, a card or a version cannot do something.
+FAILURES = (
+    *(TypeError, ValueError, AttributeError, LookupError, ImportError, AssertionError),
+    *(OSError, RuntimeError),
+)
+
+
+def said(error: Exception) -> str:
+    """An error's first line; with its kind where that alone says little: `'sinks'`."""
+    line = (str(error).strip().splitlines() or [""])[0][:200]
+    plain = isinstance(error, OSError | ValueError | ImportError) and line
+    return line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -13,9 +14,18 @@ from grpo_train.config import Config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.objective import loss as losses
-from grpo_train.objective.advantage import METHODS, gdpo, has_signal, opo, overlong, pass_at_k
+from grpo_train.objective.advantage import (
+    METHODS,
+    centered,
+    gdpo,
+    has_signal,
+    opo,
+    overlong,
+    pass_at_k,
+)
 from grpo_train.objective.update import Batch
 from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
+from grpo_train.run.preflight import COPY_TOLERANCE, TOLERANCE
 from grpo_train.scoring import Moment, Scored, answer
 from grpo_train.session import Drawn, Session, sampling
 
@@ -29,6 +39,7 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
     if config.advantage.overlong_tokens:
         limit = config.sampling.max_tokens
         reward += overlong(rollouts.length, limit=limit, cache=config.advantage.overlong_tokens)
+    signal = has_signal(reward.view(-1, rollouts.group_size))
     valid = ~torch.isnan(reward)
     ref = None
     if session.reference is not None:
@@ -38,6 +49,9 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
         penalty = losses.kl_penalty(rollouts.old_logprobs, ref, row, len(rollouts))
         reward -= config.loss.kl_coef * penalty
     advantage = _advantages(reward, rollouts, scored, config)
+    if ref is not None and config.loss.kl_in == "reward":
+        teaches = signal.repeat_interleave(rollouts.group_size)
+        advantage = torch.where(teaches, advantage, _kl_alone(reward, rollouts, session))
     if config.loss.mask_truncated:
         valid &= rollouts.stopped
     old, weight = rollouts.old_logprobs, torch.ones(len(rollouts.ids))
@@ -51,7 +65,7 @@ def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
         weight = weight * losses.top_entropy_mask(rollouts.entropy, config.loss.top_entropy)
     session.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
     session.record.samples(session.step + 1, prompts, scored, session.drawn.advantage)
-    metrics = _batch_metrics(reward, rollouts, scored) | spent | apart
+    metrics = _batch_metrics(reward, signal, rollouts, scored) | spent | apart
     metrics["tokens_per_s"] = len(rollouts.ids) / (time.perf_counter() - began)
     return Batch(rollouts, advantage.float(), valid, old, weight, ref), metrics
 
@@ -61,11 +75,11 @@ def sample_batch(session: Session) -> tuple[Prompts, Rollouts, Scored, dict[str,
     config = session.config
     prompts, rollouts, scored, spent = _sample_once(session, config.prompts_per_step)
     for _ in range(config.resample):
-        signal_ = has_signal(torch.from_numpy(scored.reward).view(len(prompts), -1)).tolist()
-        dead = signal_.count(False)
+        signal = has_signal(torch.from_numpy(scored.reward).view(len(prompts), -1)).tolist()
+        dead = signal.count(False)
         if not dead:
             break
-        alive = [p for p, good in enumerate(signal_) if good]
+        alive = [p for p, good in enumerate(signal) if good]
         new_prompts, new_rollouts, new_scored, more = _sample_once(session, dead)
         g = config.sampling.group_size
         rows = [p * g + i for p in alive for i in range(g)]
@@ -113,6 +127,20 @@ def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Conf
     return METHODS[method](grouped).view(-1)
 
 
+def _kl_alone(reward: Tensor, rollouts: Rollouts, session: Session) -> Tensor:
+    """[B] float64, for groups whose rewards differ by their KL only: r − mean, whatever the method.
+
+    Divided by its own spread, the KL would be as loud there as a right answer; undivided it keeps
+    its weight. What the rounding of logprobs can explain, the self-test's bound for a token, gets
+    0: the errors of a completion's tokens add up like the steps of a random walk.
+    """
+    bound = TOLERANCE[torch.bfloat16 if session.policy.device.type == "cuda" else torch.float32]
+    if session.engine.copies:
+        bound = max(bound, COPY_TOLERANCE)
+    noise = session.config.loss.kl_coef * bound * math.sqrt(int(rollouts.length.max()))
+    return centered(reward.view(-1, rollouts.group_size), noise=noise).view(-1)
+
+
 def _mismatch(old: Tensor, rollouts: Rollouts, config: Config, how: str) -> Tensor:
     c = config.loss
     row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
@@ -144,16 +172,17 @@ def _mismatch_metrics(
     }
 
 
-def _batch_metrics(reward: Tensor, rollouts: Rollouts, scored: Scored) -> dict[str, float]:
+def _batch_metrics(
+    reward: Tensor, signal: Tensor, rollouts: Rollouts, scored: Scored
+) -> dict[str, float]:
     """What a rollout batch looks like, before the update."""
     present = reward[~torch.isnan(reward)].numpy()
-    groups = reward.view(-1, rollouts.group_size)
     found = {
         "reward": float(np.mean(present)) if len(present) else float("nan"),
         "reward_std": float(np.std(present)) if len(present) else float("nan"),
         "null": float(torch.isnan(reward).double().mean()),
         "errors": scored.errors(),
-        "signal": float(has_signal(groups).double().mean()),
+        "signal": float(signal.double().mean()),
         "length": float(rollouts.length.double().mean()),
         "truncated": float((~rollouts.stopped).double().mean()),
         "entropy": float(rollouts.entropy.double().mean()),

@@ -6,10 +6,12 @@ What comes back are plain columns, so that groups can be dropped and joined with
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -22,9 +24,11 @@ from grpo_train.config import Reward
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.model.policy import Policy
+from grpo_train.objective.advantage import has_signal
 from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts
 
 Floats = npt.NDArray[np.float64]
+ALLOW = "if you trust it, set reward.allow_extern = true"
 ERRORS = frozenset({"timeout", "too_large", "failed"})  # of a score's status
 
 
@@ -92,13 +96,28 @@ def _mean(column: Floats) -> float:
 def _spread(column: Floats) -> float:
     present = column[~np.isnan(column)]
     # Not the standard deviation of equal numbers, which rounding makes more than 0.
-    return float(present.std()) if len(present) and np.ptp(present) else 0.0
+    unequal = len(present) and bool(has_signal(torch.from_numpy(present)[None]))
+    return float(present.std()) if unequal else 0.0
+
+
+def find_beside(ruleset: str) -> None:
+    """Let `extern` find modules beside a ruleset, as `grpo-rewards score --allow-extern` does."""
+    folder = str(Path(ruleset).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def load_scorer(reward: Reward) -> Any:
     """The compiled ruleset; what is wrong with it becomes a ConfigError with its findings."""
+    if reward.allow_extern:
+        find_beside(reward.ruleset)
     try:
-        return gr.load(reward.ruleset, params=dict(reward.params))
+        return gr.load(reward.ruleset, params=dict(reward.params), allow_extern=reward.allow_extern)
+    except gr.RulesetError as error:
+        # The finding's hint is for the caller of `gr.load`; here the config says what is allowed.
+        found = [replace(f, hint=ALLOW) if f.code == "T80" else f for f in error.findings]
+        told = gr.RulesetError(error.source, found)
+        raise ConfigError(f"{told}\n- at `reward.ruleset`") from error
     except (gr.RewardError, OSError) as error:
         raise ConfigError(f"{error}\n- at `reward.ruleset`") from error
 
@@ -221,3 +240,5 @@ def _run(scorer: Any, columns: dict[str, Any], group: npt.NDArray[np.intp]) -> A
         return scorer(**columns, group=group)
     except gr.BatchError as error:
         raise ConfigError(f"{error}\n- at `data.map`, which names the ruleset's columns") from error
+    except gr.RuleError as error:  # an `extern` of the user's
+        raise ConfigError(f"{error}\n- at `reward.ruleset`") from error

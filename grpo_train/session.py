@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.config import Config, Optim, dump_config, flat_config, load_config
+from grpo_train.config import Config, Optim, config_notes, dump_config, flat_config, load_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
 from grpo_train.engines.native import NativeEngine
@@ -28,6 +28,7 @@ from grpo_train.run.checkpoint import (
     list_checkpoints,
     read_buffer,
     read_progress,
+    recover,
     restore_optimizer,
     restore_weights,
     save_checkpoint,
@@ -73,6 +74,7 @@ class Session:
     record: Record
     sampler: Sampler
     step: int = 0  # updates done
+    saved: int = -1  # step of the newest checkpoint
     rollouts: int = 0  # calls of `generate`: each has seeds of its own
     batch: Batch | None = None
     used: int = 0  # updates made from `batch`
@@ -125,7 +127,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         mismatch = "truncate" if engine.copies else "off"
     checked = self_test(policy, engine, prompts.ids, sampling(config))
     plan = memory_plan(config, policy, longest)
-    notes += [str(checked), memory_advice(plan, policy)]
+    notes += [*config_notes(config), str(checked), memory_advice(plan, policy)]
     if prompts.skipped:
         notes.append(f"{prompts.skipped} prompts are longer than `data.max_prompt_tokens`")
     reference = frozen_copy(policy) if config.loss.kl_coef else None
@@ -134,7 +136,7 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         config=config,
         policy=policy,
         reference=reference,
-        engine=engine,
+        engine=checked.engine,
         scorer=scorer,
         prompts=prompts,
         data_hash=prompts.digest(),
@@ -183,13 +185,16 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
     config = load_config(folder / "config.toml")
     if not config.data.eval:
         raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
-    policy = _result(folder, config) if not model else load_policy(model, device=config.device)
+    policy = _load(config, model, config.device) if model else _result(folder, config)
+    prompts = load_prompts(config.data.eval, config.data, policy, limit=limit)
+    sampled = Sampling(config.sampling.max_tokens, config.eval.temperature)
+    engine = NativeEngine(policy, config.sampling.max_rows)
     result, _ = evaluate(
-        NativeEngine(policy, config.sampling.max_rows),
+        self_test(policy, engine, prompts.ids, sampled).engine,
         policy,
         load_scorer(config.reward),
-        load_prompts(config.data.eval, config.data, policy, limit=limit),
-        Sampling(config.sampling.max_tokens, config.eval.temperature),
+        prompts,
+        sampled,
         samples=samples,
         score=config.eval.score,
         seed=config.seed,
@@ -201,7 +206,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
 def _result(folder: Path, config: Config) -> Policy:
     """What a run left, or has reached so far."""
     if (folder / "model").is_dir():
-        return load_policy(str(folder / "model"), device=config.device)
+        return _load(config, str(folder / "model"), config.device)
     found = list_checkpoints(folder / "checkpoints")
     if not found:
         raise CheckpointError(f"{folder} has neither a result nor a checkpoint")
@@ -210,8 +215,12 @@ def _result(folder: Path, config: Config) -> Policy:
     return policy
 
 
+def _load(config: Config, model: str, device: str) -> Policy:
+    return load_policy(model, device=device, precision=config.precision)
+
+
 def _policy(config: Config, device: str) -> Policy:
-    policy = load_policy(config.model, device=device)
+    policy = _load(config, config.model, device)
     return add_lora(policy, config.lora, config.seed) if config.lora.rank else policy
 
 
@@ -267,19 +276,19 @@ def start(config: Config) -> Session:
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) -> Session:
-    """A run as its last whole checkpoint left it; one without a checkpoint starts again.
+    """A run as its last whole checkpoint left it; one that never had a checkpoint starts again.
 
     `overrides` (`key=value`) go over the run's config. What would make it another run (config,
     ruleset, prompts) is refused with the difference, unless `force`.
     """
     config = load_config(folder / "config.toml", list(overrides))
+    distributed.join_processes(config.device)  # the first one recovers, for all
+    recover(folder / "checkpoints")
     found = list_checkpoints(folder / "checkpoints")
     if not found:
-        session = open_session(config, folder)
-        session.record.restart(config, -1)
-        session.history = session.record.read()
-        session.notes.append("no checkpoint yet: the run starts again")
-        return session
+        if not force:
+            _check_first(folder)
+        return _start_again(config, folder)
     last = found[-1]
     progress = read_progress(last)
     if not force:
@@ -296,11 +305,34 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
     return session
 
 
+def _check_first(folder: Path) -> None:
+    """A run that must have had a checkpoint does not start again as if it never had."""
+    reached = Record(folder).reached()
+    every = load_config(folder / "config.toml").save.every  # without what is said for this resume
+    remains = [*(folder / "checkpoints").glob("[!.]*"), *(folder / "checkpoints").glob(".old-*")]
+    if remains or 0 < every < reached:
+        raise CheckpointError(
+            f"{folder} has logs up to step {reached} and no whole checkpoint to go on from\n"
+            "hint: bring its checkpoints/ back; --force starts again and puts the logs aside"
+        )
+
+
+def _start_again(config: Config, folder: Path) -> Session:
+    """From step 0, with what the first try has logged kept under other names."""
+    session = open_session(config, folder)
+    kept = session.record.put_aside()
+    session.record.restart(config, -1)
+    logs = f"; the logs of its first try are now {', '.join(kept)}" if kept else ""
+    session.notes.append(f"no checkpoint yet: the run starts again{logs}")
+    return session
+
+
 def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
     """Put a session where a checkpoint stands."""
     restore_weights(checkpoint, session.policy)
     restore_optimizer(checkpoint, session.policy, session.updater.optimizer)
-    session.step, session.rollouts = progress.step, progress.rollouts
+    session.step = session.saved = progress.step
+    session.rollouts = progress.rollouts
     session.sampler.position = progress.position
     tensors = read_buffer(checkpoint)
     if tensors is not None:
@@ -353,7 +385,8 @@ def save(session: Session) -> Path:
         session.scorer.hash,
         session.data_hash,
     )
-    return save_checkpoint(
+    session.record.flush()
+    path = save_checkpoint(
         session.record.checkpoints,
         progress,
         session.policy,
@@ -362,6 +395,8 @@ def save(session: Session) -> Path:
         files={"config.toml": dump_config(config).decode(), "ruleset.reward": str(session.scorer)},
         keep=config.save.keep,
     )
+    session.saved = session.step
+    return path
 
 
 def check_ready(config: Config) -> None:

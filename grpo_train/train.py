@@ -56,7 +56,7 @@ def train(
     with stop_signals() as stop:
         if session.step == 0 and not session.history:
             evaluate_session(session)
-        while session.step < config.steps and not stop.agreed():
+        while not stop.agreed() and session.step < config.steps:
             metrics = train_step(session)
             session.log(metrics)
             on_step(session.step, metrics)
@@ -66,9 +66,9 @@ def train(
                     stop.because(f"alarm {alarm.name}")
             if session.step == config.steps or _due(session.step, config.eval.every):
                 evaluate_session(session)
-            if session.step == config.steps or stop or _due(session.step, config.save.every):
+            if _due(session.step, config.save.every):
                 save(session)
-        if stop:
+        if session.saved != session.step:
             save(session)
     export(session)
     seconds = time.perf_counter() - started

@@ -45,7 +45,7 @@ def inspect_scorer(scorer: BatchScorer) -> Any:
     def made() -> Callable[..., Any]:
         async def score(state: Any, target: Any) -> Any:
             columns: dict[str, Any] = columns_of(scorer, [state.metadata])
-            columns |= {"prompt": [state.input_text], "completion": [state.output.completion]}
+            columns |= {"prompt": [_asked(state)], "completion": [state.output.completion]}
             columns |= bound(scorer, "gold", [target.text])
             row = records(scorer, columns)[0]
             values = {name: float("nan") if v is None else v for name, v in row.items()}
@@ -54,3 +54,10 @@ def inspect_scorer(scorer: BatchScorer) -> Any:
         return score
 
     return made()
+
+
+def _asked(state: Any) -> Any:
+    """A sample's prompt, a text or messages: `input_text` raises where no user has spoken."""
+    if isinstance(state.input, str):
+        return state.input
+    return [{"role": message.role, "content": message.text} for message in state.input]

@@ -16,7 +16,7 @@ from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.errors import BatchError, Place
 from grpo_rewards.rules.attack_families import FAMILIES, Target, as_record, layouts_for
 from grpo_rewards.rules.math.equality import compile_gold
-from grpo_rewards.scoring.inputs import ambient
+from grpo_rewards.scoring.inputs import ambient, text_of
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.scoring.scores import as_floats
 
@@ -84,7 +84,7 @@ def attack(
         drawn: list[tuple[int, dict[str, Any]]] = []
         for i, row, gold in targets:
             target = Target(
-                gold, str(row.get("prompt") or ""), layouts, str(row.get("lang") or "en")
+                gold, text_of(row.get("prompt"), "user"), layouts, str(row.get("lang") or "en")
             )
             texts = dict.fromkeys(FAMILIES[family](target))
             drawn += [(i, _hacked(row, text)) for text in texts]

@@ -22,6 +22,7 @@ from grpo_rewards.errors import RewardError, RuleError
 from grpo_rewards.rules.attack_families import Target, as_record
 from grpo_rewards.rules.extract import fence
 from grpo_rewards.rules.math.equality import compile_gold
+from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.types import Interval, Level, Type
 
@@ -43,7 +44,7 @@ class LawBroken(AssertionError):
     @property
     def completion(self) -> str:
         """The completion that shows it."""
-        return str(self.rows[self.row].get("completion", ""))
+        return text_of(self.rows[self.row].get("completion"))
 
 
 # Laws of scoring
@@ -165,7 +166,7 @@ def is_complete(scorer: Scorer, row: Row) -> bool:
     if "gold" not in scorer.inputs or row.get("gold") is None or not _fits(scorer, row):
         return False
     others = _other_golds(scorer.graph.inputs["gold"].type, row["gold"])
-    others += _own_record(str(row.get("completion", "")))  # pays more where it is partly right
+    others += _own_record(text_of(row.get("completion")))  # pays more where it is partly right
     others = [gold for gold in others if gold != row["gold"]]
     before, *after = _rewards(scorer, [row, *({**row, "gold": gold} for gold in others)])
     lowers = any(other < before - _EPSILON for other in after)
@@ -185,7 +186,7 @@ def _never_pays(law: str, what: str, scorer: Scorer, row: Row, texts: Sequence[s
 
 
 def _longer(row: Row, text: str) -> dict[str, Any]:
-    longer = {**row, "completion": str(row["completion"]) + text}
+    longer = {**row, "completion": text_of(row["completion"]) + text}
     if row.get("n_tokens") is not None:
         longer["n_tokens"] = row["n_tokens"] + max(1, len(text) // 4)
     return longer
@@ -294,7 +295,7 @@ def _equal(
         if not _same(column, right[name], i)
     }
     if differing:
-        length = (lambda i: len(str(rows[i].get("completion", "")))) if shortest else int
+        length = (lambda i: len(text_of(rows[i].get("completion")))) if shortest else int
         row = min(differing, key=length)
         raise LawBroken(law, f"{differing[row]}, {how}", rows, row)
 

@@ -57,7 +57,7 @@ def run_test(scorer: Scorer, test: TestCase, folder: Path) -> TestResult:
         for name in sorted({name for row in rows for name in row})
     }
     for name in plan.inputs:
-        spec = scorer.graph.inputs[name]
+        spec = scorer.graph.input(name)
         if not spec.has_default and not any(source in columns for source in spec.names):
             columns[name] = [None] * len(rows)  # a test need not mention every column
     columns["group"] = [0 if test.is_group else i for i in range(len(rows))]

@@ -31,12 +31,12 @@ from grpo_rewards.cli.options import (
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.statements import check as check_ruleset
 from grpo_rewards.data.file_scoring import read_row
-from grpo_rewards.errors import RewardError
-from grpo_rewards.explain.marks import completion_text, look, marked, marks, remarks
+from grpo_rewards.errors import OverwriteError, RewardError
+from grpo_rewards.explain.marks import look, marked, marks, remarks
 from grpo_rewards.explain.row import explain_row
 from grpo_rewards.lsp import server
 from grpo_rewards.rules.catalog import CATALOG
-from grpo_rewards.scoring.inputs import ambient
+from grpo_rewards.scoring.inputs import ambient, text_of
 from grpo_rewards.syntax.files import parse_file, read_text
 from grpo_rewards.syntax.formatter import format_text
 
@@ -50,12 +50,13 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: what the library raises becomes one message and exit code 1."""
+    """Entry point: what the library raises becomes one message and exit code 1, or 2 where
+    the command itself is at fault: it would write over what it reads."""
     try:
         app()
     except RewardError as error:
         err.print(str(error), markup=False)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, OverwriteError) else 1)
     except KeyboardInterrupt:
         err.print("stopped")
         sys.exit(score.INTERRUPTED)
@@ -222,7 +223,7 @@ def explain(
             return
         for explanation in explain_row(scorer, columns, mates):
             out.print(explanation.to_tree())
-        text = completion_text(columns)
+        text = text_of(columns.get("completion"))
         found = marks(scorer, columns, mates)
         if out.is_terminal:
             out.print(marked(text, found))

@@ -19,7 +19,7 @@ from grpo_rewards.cli.options import (
     pairs,
     print_json,
 )
-from grpo_rewards.errors import RewardError
+from grpo_rewards.errors import RewardError, refuse_overwriting
 from grpo_rewards.report.scores_page import scores_report
 
 
@@ -50,6 +50,7 @@ def report(
     """Show a scores file, or two over the same rows, as one self-contained HTML page."""
     if len(scores) > 2:
         raise RewardError("a report compares two files at most")
+    refuse_overwriting([*scores, *([] if ruleset is None else [ruleset])], [output])
     opening = (
         opened(ruleset, settings, allow_extern=allow_extern)
         if ruleset is not None

@@ -34,9 +34,12 @@ from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.data.file_scoring import Stopped, Task, score_file
 from grpo_rewards.data.processes import Engine, Processes
 from grpo_rewards.data.reader import Shard, open_dataset
+from grpo_rewards.data.resume import files_of
 from grpo_rewards.data.speedscope import write_profile
 from grpo_rewards.data.statistics import Totals
+from grpo_rewards.errors import refuse_overwriting
 from grpo_rewards.scoring.dataset_checks import CheckResult, Checks
+from grpo_rewards.scoring.memo import database_files
 from grpo_rewards.scoring.scorer import Scorer
 
 INTERRUPTED = 130  # as shells say of a program that ^C ended
@@ -112,6 +115,7 @@ def score(
     """
     if resume and output is None:
         raise typer.BadParameter("there is no OUT to go on with", param_hint="--resume")
+    refuse_overwriting([data, ruleset], _written(output, profile, memo))
     task = Task(
         mapping=pairs(mapping, "--map"),
         group=group,
@@ -142,6 +146,15 @@ def score(
         for result in results:
             _show_check(result)
     raise typer.Exit(0 if all(result.verdict for result in results) else 1)
+
+
+def _written(output: Path | None, profile: Path | None, memo: Path | None) -> list[Path]:
+    """The files that the options name or imply."""
+    if output is not None and profile is not None and output.resolve() == profile.resolve():
+        raise typer.BadParameter("it is OUT", param_hint="--profile")
+    found = [] if output is None else files_of(output)
+    found += [] if memo is None else database_files(memo)
+    return found if profile is None else [*found, profile]
 
 
 def _engine(
@@ -200,6 +213,9 @@ def _show(totals: Totals, graph: Graph, output: Path | None, *, ops: bool) -> No
     skipped = f", {totals.skipped:,} unreadable lines passed over" if totals.skipped else ""
     arrow = f" → {output}" if output else ""
     out.print(f"{totals.rows:,} rows{skipped}{arrow}", markup=False)
+    for warning in totals.warnings:
+        hint = f"\n  hint: {warning.hint}" if warning.hint else ""
+        out.print(f"warning: {warning}{hint}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(totals: Totals, graph: Graph) -> Table:
@@ -247,6 +263,7 @@ def _as_json(
             for op in totals.ops(scorer.graph)
         ],
         "stages": totals.stages,
+        "warnings": [dataclasses.asdict(warning) for warning in totals.warnings],
         "checks": [dataclasses.asdict(result) for result in results],
     }
 

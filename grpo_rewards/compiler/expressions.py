@@ -32,6 +32,7 @@ from grpo_rewards.types import (
     CHAT,
     EVERYTHING,
     FORMAT,
+    NOTHING,
     NULL,
     NUM,
     PATTERN,
@@ -81,6 +82,11 @@ class Function:
     scope: dict[str, Any]
 
 
+def _alike(one: Type, other: Type) -> bool:
+    """Whether a column of one type can be read as another."""
+    return (one.kind, one.item) == (other.kind, other.item) or (one.is_text and other.is_text)
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean …?`, or nothing where no known name is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -98,6 +104,7 @@ class Lowering:
         self.broken: set[str] = set()
         self.used: set[str] = set()
         self.aliases: set[str] = set()
+        self.is_sealed = False  # the ruleset is complete: what reads it must not change it
         self._is_nested = False
         self._depths: list[int] = []
         self._lints: list[Finding] = []
@@ -118,8 +125,25 @@ class Lowering:
     # Declarations
 
     def add_input(self, spec: InputSpec, place: Place) -> int:
-        if not (self._is_nested and spec.name in self.graph.inputs):
-            self.graph.inputs[spec.name] = spec  # the importing file's own declaration stands
+        """A declared column; the importing file's own declaration stands, then an imported one."""
+        known = self.graph.inputs.get(spec.name)
+        if known is not None and not _alike(known.type, spec.type):
+            message = f"`{spec.name}` is a {spec.type} here and a {known.type} elsewhere"
+            hint = "a name is one column: declare it alike in every file, or rename it"
+            raise Problem("N02", message, place, hint)
+        if known is None or not self._is_nested or known is AMBIENT.get(spec.name):
+            self.graph.inputs[spec.name] = spec
+        return self._read(spec, place)
+
+    def find_input(self, spec: InputSpec, place: Place) -> int:
+        """A column that nothing here declares: as an imported file does, else as `spec` says."""
+        known = {**self.graph.asides, **self.graph.inputs}.get(spec.name)
+        if known is None:
+            new = self.graph.asides if self.is_sealed else self.graph.inputs
+            known = new[spec.name] = spec
+        return self._read(known, place)
+
+    def _read(self, spec: InputSpec, place: Place) -> int:
         interval = UNIT if spec.type.kind == "bool" else EVERYTHING
         interval = _AMBIENT_RANGES.get(spec.name, interval)
         options = (("name", spec.name),)
@@ -165,7 +189,9 @@ class Lowering:
         kinds = {bool: BOOL, int: NUM, float: NUM, str: TEXT, type(None): NULL}
         type_ = kinds.get(type(value), ANY)
         is_number = type_.is_numeric
-        interval = Interval(float(value), float(value)) if is_number else EVERYTHING
+        interval = NOTHING if value is None else EVERYTHING
+        if is_number:
+            interval = Interval(float(value), float(value))
         return self._add(Node("const", (), (("value", value),), type_, interval, place=place))
 
     def _add(self, node: Node) -> int:
@@ -215,7 +241,7 @@ class Lowering:
         if found is not None:
             return found
         if name.id in AMBIENT:
-            return self.add_input(AMBIENT[name.id], name.place)
+            return self.find_input(AMBIENT[name.id], name.place)
         known = [*self.names, *AMBIENT]
         hint = nearest(name.id, known) or "declare it above with `input`, `param` or `let`"
         if name.id in CATALOG:

@@ -24,7 +24,7 @@ import pickle
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,23 +182,31 @@ class _Kernel:
 
     def _by_row(self, rows: Sequence[int], arguments: Sequence[list[Any]]) -> list[Any]:
         return [
-            self._ask(i, *args) for i, args in zip(rows, zip(*arguments, strict=True), strict=True)
+            self._ask(i, self._function, *args)
+            for i, args in zip(rows, zip(*arguments, strict=True), strict=True)
         ]
 
     def _at_once(self, rows: Sequence[int], arguments: Sequence[list[Any]]) -> list[Any]:
         if not rows:
             return []
-        results = list(self._ask(rows[0], *arguments))
+        found = self._ask(rows[0], self._function, *arguments)
+        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+            raise self._broken(rows[0], f"returned {found!r}, which is no list of values")
+        results: list[Any] = self._ask(rows[0], list, found)
         if len(results) != len(rows):
-            cause = f"it returned {len(results)} values for {len(rows)} rows"
-            raise RuleError(self.statement.name, rows[0], cause)
+            raise self._broken(rows[0], f"it returned {len(results)} values for {len(rows)} rows")
         return results
 
-    def _ask(self, row: int, *args: Any) -> Any:
-        """The user's answer; whatever goes wrong in there is told with its place."""
+    @property
+    def _function(self) -> Callable[..., Any]:
         found = self.functions[self.statement.target]
+        function: Callable[..., Any] = found.function if isinstance(found, UserRule) else found
+        return function
+
+    def _ask(self, row: int, function: Callable[..., Any], *args: Any) -> Any:
+        """The user's answer; whatever goes wrong in there is told with its place."""
         try:
-            return (found.function if isinstance(found, UserRule) else found)(*args)
+            return function(*args)
         except Exception as error:
             raise RuleError(self.statement.name, row, repr(error)) from error
 
@@ -263,8 +271,9 @@ def _load(parsed: Parsed, statement: x.Extern) -> Any:
     hint = 'write "module:function"; the module has to be importable from here'
     try:
         found = _by_target(statement.target)
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"`{statement.target}` cannot be loaded: {error}"
+    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
+        plain = isinstance(error, ImportError | AttributeError | ValueError)
+        message = f"`{statement.target}` cannot be loaded: {error if plain else repr(error)}"
         raise _refused(parsed, statement, "N11", message, hint) from None
     if not callable(found):
         message = f"`{statement.target}` is no function"

@@ -16,7 +16,7 @@ from grpo_rewards.errors import Place
 from grpo_rewards.limits import MAX_RANGE_ATOMS, MAX_RANGE_WORK
 from grpo_rewards.rules.rule import Rule
 from grpo_rewards.syntax.tree import NOWHERE
-from grpo_rewards.types import EVERYTHING, UNIT, Interval, Level, Type, union
+from grpo_rewards.types import EVERYTHING, NOTHING, UNIT, Interval, Level, Type, union
 
 #: Operators that decide per row which of their arguments are needed at all.
 LAZY = ("if", "and", "or", "??")
@@ -65,6 +65,13 @@ class InputSpec:
     def names(self) -> tuple[str, ...]:
         """The columns that may be bound to it, in the order they are tried."""
         return tuple(dict.fromkeys((*self.sources, self.name)))
+
+    @property
+    def role(self) -> str:
+        """Whose last message is the text of a conversation: the user's for a prompt, which goes by
+        that name, and the assistant's for everything else, so that only its words are paid."""
+        is_prompt = "prompt" in self.names and self.level != Level.ROW
+        return "user" if is_prompt else "assistant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class Graph:
     scores: dict[str, int] = field(default_factory=dict)
     reward: int = -1
     inputs: dict[str, InputSpec] = field(default_factory=dict)
+    asides: dict[str, InputSpec] = field(default_factory=dict)  # tests, attacks and checks alone
     params: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
@@ -138,6 +146,10 @@ class Graph:
             known = self._ids[key] = len(self.nodes)
             self.nodes.append(node)
         return known
+
+    def input(self, name: str) -> InputSpec:
+        """What is known of a column that the ruleset reads, or a test, an attack or a check."""
+        return self.inputs[name] if name in self.inputs else self.asides[name]
 
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]
@@ -217,7 +229,8 @@ def tight_interval(graph: Graph, root: int) -> Interval:
     for truths in itertools.product((0.0, 1.0), repeat=len(atoms)):
         assumed = {atom: Interval(t, t) for atom, t in zip(atoms, truths, strict=True)}
         results.append(_intervals(graph, order, assumed)[root])
-    return union(results)
+    found = union(results)
+    return EVERYTHING if found == NOTHING else found
 
 
 def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
@@ -247,9 +260,16 @@ def _intervals(
 
 
 def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
-    """The interval of one node from those of its arguments; whole ones for what is no number."""
+    """The interval of one node from those of its arguments; whole ones for what is no number, and
+    none for the word `null`, so that `x if c else null` keeps the range of `x`."""
+    if node.type.kind == "null":
+        return NOTHING
     if not node.type.is_numeric:
         return EVERYTHING
+    if node.op not in ("if", "??", "settle") and NOTHING in args:
+        if _is_strict(node, args):
+            return NOTHING
+        args = [EVERYTHING if arg == NOTHING else arg for arg in args]
     match node.op:
         case "const" | "input":
             return node.interval
@@ -270,3 +290,11 @@ def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
     assert node.rule is not None
     result = node.rule.range(args, dict(node.options))
     return UNIT if node.type.kind == "bool" and not UNIT.covers(result) else result
+
+
+def _is_strict(node: Node, args: Sequence[Interval]) -> bool:
+    """Whether a node is null for want of an argument that is never a number."""
+    if node.rule is None or node.rule.level != Level.CONST:  # a group's other rows may have one
+        return False
+    types = node.rule.types(len(args))
+    return any(a == NOTHING and not t.nullable for a, t in zip(args, types, strict=True))

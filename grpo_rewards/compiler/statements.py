@@ -66,7 +66,6 @@ def check(
     lowering = Lowering(Graph(name=_name(parsed)), functions)
     checker = _Checker(parsed, dict(params or {}), lowering)
     checker.run()
-    checker.graph.names = dict(lowering.names)
     findings = [*parsed.findings, *checker.findings]
     return checker.graph, sorted(findings, key=lambda finding: finding.place.start)
 
@@ -112,6 +111,8 @@ class _Checker:
             if handler is not None:
                 self._guard(statement, handler)
         self._check_reward()
+        self.graph.names = dict(self.lowering.names)
+        self.lowering.is_sealed = True
         for test in self.parsed.ruleset.of(x.Test):
             self._guard(test, self.on_test)
         for attack in self.parsed.ruleset.of(x.Attack):
@@ -459,9 +460,8 @@ class _Checker:
         if test.each_from:  # the file's columns are not known yet: any new name is one
             written = (node for expect in test.expects for node in _walk_expect(expect))
             extra |= {node.id for node in written if isinstance(node, x.Name)}
-        for name in sorted(extra):
-            if name not in self.lowering.names and name not in AMBIENT:
-                self.lowering.add_input(InputSpec(name, ANY, (name,)), test.place)
+        for name in sorted(extra - {*self.lowering.names, *self.lowering.aliases, *AMBIENT}):
+            self.lowering.find_input(InputSpec(name, ANY, (name,)), test.place)
 
     def _expect(self, expect: x.Expect) -> tuple[int, str, Place]:
         condition = expect.condition

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from grpo_rewards.data.extractions import Unfound, unfound
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.processes import Engine, Pending
 from grpo_rewards.data.reader import Batch, Position, Shard, open_dataset
-from grpo_rewards.data.resume import Journal
+from grpo_rewards.data.resume import Journal, files_of
 from grpo_rewards.data.statistics import Totals
 from grpo_rewards.data.writer import Output, open_output
-from grpo_rewards.errors import BatchError, RewardError, RuleError
+from grpo_rewards.errors import BatchError, RewardError, RuleError, refuse_overwriting
 from grpo_rewards.scoring.dataset_checks import Checks
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.memo import code_digest
@@ -86,9 +87,11 @@ def score_file(
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
     `target`; with `resume` they are gone on from, and the file is what an uncut run gives, to the
     byte. `checks` are fed on the way; with an `engine`, which scores elsewhere, there can be none.
-    Raises BatchError in one line for whatever is wrong with the data, and `Stopped` for an
-    interrupt.
+    Raises BatchError in one line for whatever is wrong with the data, OverwriteError where `target`
+    is `source`, and `Stopped` for an interrupt.
     """
+    if target is not None:
+        refuse_overwriting([source], files_of(target))
     run = _Run(scorer, source, target, task or Task(), checks, engine)
     try:
         run.open(resume)
@@ -145,7 +148,9 @@ class _Run:
         self._complete = False
         self._skipped_before = 0
         if target is not None:
-            metadata = {"ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine}
+            metadata: dict[str, Any] = {
+                "ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine
+            }  # fmt: skip
             self._metadata = metadata
             self._output = open_output(target, self._dataset, scorer.graph, metadata)
             self._journal = Journal(target, self._identity())
@@ -271,11 +276,22 @@ class _Run:
         self._journal.add(len(batch), data, batch.groups, state)
 
     def finish(self) -> Totals:
-        """The output appears."""
+        """The output appears, with what there is to warn of."""
+        found = unfound(self._scorer.graph, self.totals.stats)
+        self.totals.warnings = [self._with_first_row(warning) for warning in found]
         if self._journal is not None and self._output is not None:
+            if found:  # a report shows them
+                self._metadata["warnings"] = [f"{w}. {w.hint}" for w in self.totals.warnings]
             with self.totals.timed("write"):
                 self._journal.finish(self._output.write, self._metadata)
         return self.totals
+
+    def _with_first_row(self, warning: Unfound) -> Unfound:
+        """With what the first row of the file has where the extraction reads."""
+        columns = {name: path for name, path in self._paths.items() if name == warning.reads}
+        dataset = open_dataset(self._dataset.path, on_bad_line="skip")
+        first = next(dataset.batches(1, columns=columns, limit=1), None) if columns else None
+        return warning if first is None else warning.seen(first.columns[warning.reads][0])
 
     def keep(self) -> int:
         """The run fails: how many rows a later one need not score again."""

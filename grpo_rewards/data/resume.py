@@ -32,12 +32,24 @@ except ImportError:  # no locks on this system: two runs into one file are not n
 _SAVE_EVERY_S = 1.0  # what a kill can cost; an error or an interrupt costs nothing
 
 
+def files_of(target: Path) -> list[Path]:
+    """What a run into `target` may write over or take away, as far as it is there."""
+    found = [target, Path(f"{target}.meta.json")]
+    with contextlib.suppress(OSError):  # what cannot be written is told when it is to be
+        found += _folder(target).rglob("*")
+    return found
+
+
+def _folder(target: Path) -> Path:
+    return target.parent / f".{target.name}.run"
+
+
 class Journal:
     """The rows of one unfinished output. `identity` is what scores depend on, by plain names."""
 
     def __init__(self, target: Path, identity: Mapping[str, Any]) -> None:
         self.target = target
-        self.folder = target.parent / f".{target.name}.run"
+        self.folder = _folder(target)
         self.rows = self.folder / "rows"
         self._groups = self.folder / "groups"
         self._journal = self.folder / "journal.json"

@@ -107,7 +107,7 @@ class ParquetOutput:
             self._schema = parquet.open_parquet(dataset.path).schema_arrow
         self._names = names
         self._bools = bools
-        self._metadata = {b"grpo_rewards": json.dumps(metadata).encode()}
+        self._metadata = metadata  # which may grow until the file is written
 
     def encode(self, batch: Batch, columns: Columns) -> bytes:
         import pyarrow as pa
@@ -142,7 +142,8 @@ class ParquetOutput:
         scores = pa.schema([pa.field(name, self._type(name)) for name in names])
         schema = pa.schema([*known, *scores], metadata=known.metadata)
         try:
-            parquet.write_parquet(new, parquet.unframed(rows), schema, self._metadata)
+            metadata = {b"grpo_rewards": json.dumps(self._metadata).encode()}
+            parquet.write_parquet(new, parquet.unframed(rows), schema, metadata)
         except pa.ArrowException as error:
             raise BatchError(f"{new}: the rows fit no schema: {error}\n  hint: {_HINT}") from None
 

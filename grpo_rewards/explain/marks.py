@@ -14,7 +14,7 @@ from grpo_rewards.columns import Span
 from grpo_rewards.explain.row import executed, explain_row, shorten
 from grpo_rewards.rules.language import detection
 from grpo_rewards.scoring.execution import Execution
-from grpo_rewards.scoring.inputs import chat_text
+from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
 
 #: start, end (in the completion, by code points), kind (foreign, fail, answer), what to say of it
@@ -58,34 +58,16 @@ def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[s
     graph = scorer.graph
     matches = [
         (graph[node.args[0]].value, graph[node.args[1]].option("name"))
-        for node in graph.nodes
+        for node in map(graph.__getitem__, graph.reachable(graph.columns.values()))
         if node.op == "match" and graph[node.args[1]].op == "input"
     ]
     matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
     for row in rows if matches else ():
         for shape, name in matches:
-            left = shape.match(text_of(row.get(name))).at
+            left = shape.match(text_of(row.get(name), graph.inputs[name].role)).at
             if left is not None:
                 found[shape.name, " or ".join(left.expected[:3]) or "nothing more"] += 1
     return found
-
-
-def text_of(value: Any) -> str:
-    """A text or a chat as text; empty where it is neither."""
-    if isinstance(value, str):
-        return value
-    try:
-        return chat_text(value) or ""
-    except TypeError:
-        return "" if value is None else str(value)
-
-
-def completion_text(columns: Mapping[str, Any]) -> str:
-    """The completion of a row as text; "" where there is none."""
-    completion = columns.get("completion")
-    if isinstance(completion, list | tuple):
-        return chat_text(completion) or ""
-    return completion if isinstance(completion, str) else ""
 
 
 STYLES = {"foreign": "black on yellow", "fail": "white on red", "answer": "bold green"}

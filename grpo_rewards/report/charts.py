@@ -6,6 +6,7 @@ A chart holds numbers and names of scores only, never a completion's text.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from grpo_rewards.errors import RewardError
 Floats = npt.NDArray[np.float64]
 Chart = dict[str, Any]
 BINS = 24  # of a histogram: what an eye tells apart at this width
+FEW = 12  # distinct values that get a bar each: as many labels as fit beside each other
 WIDTH, HEIGHT = 338, 220
 
 
@@ -46,27 +48,66 @@ def _done(chart: Any, *, width: int = WIDTH, height: int = HEIGHT) -> Chart:
 def histogram(name: str, values: Floats) -> Chart:
     """How often a score takes which values; few distinct ones get a bar each."""
     alt = altair()
-    present = values[~np.isnan(values)]
-    distinct = np.unique(present)
-    if len(distinct) <= 12:
-        counts = [{"value": f"{v:.4g}", "rows": int((present == v).sum())} for v in distinct]
-        axis = alt.X("value:N", title=name, sort=None, axis=alt.Axis(labelAngle=0))
-        return _done(
-            _chart(counts).mark_bar(cornerRadiusEnd=2).encode(
-                x=axis, y=alt.Y("rows:Q", title="rows"), tooltip=["value:N", "rows:Q"]
-            )
-        )  # fmt: skip
-    heights, edges = np.histogram(present, bins=BINS)
+    present = values[np.isfinite(values)]
+    distinct, counts = np.unique(present, return_counts=True)
+    if len(distinct) <= FEW:
+        return _bar_each(name, _labels(distinct), counts)
+    edges, heights = bins(present)
+    if not _drawable(edges):
+        return _bar_each(f"{name}, from", _labels(edges)[:-1], heights)
     rows = [
-        {"from": float(edges[i]), "to": float(edges[i + 1]), "rows": int(heights[i])}
-        for i in range(len(heights))
+        {"from": float(low), "to": float(high), "rows": int(height)}
+        for (low, high), height in zip(itertools.pairwise(edges), heights, strict=True)
     ]
+    # no round corners: with them Vega-Lite 6.4 gives a bar between two numbers a width of 0
     return _done(
-        _chart(rows).mark_bar(cornerRadiusEnd=2).encode(
+        _chart(rows).mark_bar().encode(
             x=alt.X("from:Q", title=name, bin="binned"), x2="to:Q",
             y=alt.Y("rows:Q", title="rows"),
             tooltip=[alt.Tooltip("from:Q", format=".4g"), alt.Tooltip("to:Q", format=".4g"),
                      "rows:Q"],
+        )
+    )  # fmt: skip
+
+
+def bins(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """The edges of bins of one width, and how many values each holds; the last has its upper edge.
+    Fewer than BINS where floats stand too close for that many edges."""
+    low, high = values.min(), values.max()
+    part = np.linspace(0.0, 1.0, BINS + 1)
+    # not low + part * (high - low): the difference may be more than a float holds
+    edges = np.unique(np.clip(low * (1 - part) + high * part, low, high))
+    places = np.searchsorted(edges, values, "right") - 1
+    last = len(edges) - 2
+    return edges, np.bincount(np.minimum(places, last), minlength=last + 1)
+
+
+def _drawable(edges: Floats) -> bool:
+    """Whether a linear axis can hold them: Vega computes with their difference and its inverse,
+    and rounds the ends outwards to ten digits or so."""
+    with np.errstate(over="ignore"):
+        size, span = np.abs(edges).max(), edges[-1] - edges[0]
+    return bool(1e-290 < span < 1e290 and span > 1e-9 * size)
+
+
+def _labels(values: Floats) -> list[str]:
+    """Short texts that tell the values apart; 17 digits tell any two floats apart."""
+    for digits in range(4, 18):
+        found = [f"{value:.{digits}g}" for value in values]
+        if len(set(found)) == len(found):
+            break
+    return found
+
+
+def _bar_each(name: str, labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Chart:
+    alt = altair()
+    rows = [{"value": label, "rows": int(n)} for label, n in zip(labels, counts, strict=True)]
+    many = len(labels) > FEW
+    axis = alt.Axis(labelAngle=-45 if many else 0, labelOverlap="greedy" if many else False)
+    return _done(
+        _chart(rows).mark_bar(cornerRadiusEnd=2).encode(
+            x=alt.X("value:N", title=name, sort=None, axis=axis),
+            y=alt.Y("rows:Q", title="rows"), tooltip=["value:N", "rows:Q"],
         )
     )  # fmt: skip
 

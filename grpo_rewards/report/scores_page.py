@@ -17,9 +17,9 @@ from grpo_rewards.data.file_scoring import BATCH_ROWS, column_paths
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.reader import NOWHERE, lookup, open_dataset
 from grpo_rewards.errors import BatchError
-from grpo_rewards.explain.marks import text_of
 from grpo_rewards.report import charts
 from grpo_rewards.report.page import Report, ReportRow
+from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
 
 TEXTS = {"completion": ("completion", "response", "prediction"), "prompt": ("prompt", "question"),
@@ -38,6 +38,7 @@ class Scored:
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     ids: list[Hashable] = field(default_factory=list)  # a row's place, or its key and which of them
     meta: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # what `score` warned of
     keyed: bool = False  # whether a column tells rows apart
 
     def __len__(self) -> int:
@@ -68,12 +69,15 @@ def read_scores(
     if "reward" not in names:
         hint = f"make it with: grpo-rewards score RULESET {path} -o SCORES.jsonl"
         raise BatchError(f"{path}: no scores in it (no `reward_status`)\n  hint: {hint}")
+    meta = _meta(path)
+    warnings = meta.pop("warnings", ())
     found = Scored(
         path,
         names,
         {n: [] for n in names},
         {n: [] for n in names},
-        meta=_meta(path),
+        meta={name: str(value) for name, value in meta.items()},
+        warnings=tuple(map(str, warnings)) if isinstance(warnings, list) else (),
         keyed=key is not None,
     )
     texts = _text_columns(fields, paths or {})
@@ -135,7 +139,7 @@ def _text_columns(fields: Sequence[str], paths: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _meta(path: Path) -> dict[str, str]:
+def _meta(path: Path) -> dict[str, Any]:
     """What `score` wrote down about the ruleset, where it is there."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -148,7 +152,7 @@ def _meta(path: Path) -> dict[str, str]:
         found = json.loads(stored)
     except ValueError:
         return {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def scores_report(
@@ -171,6 +175,7 @@ def scores_report(
     report = Report(title or scored.meta.get("ruleset") or files[0].stem, facts=_facts(scored))
     if scorer is not None and scored.meta.get("hash", scorer.hash) != scorer.hash:
         report.notes.append("The ruleset has changed since: trees and marks are of the new one.")
+    report.notes += scored.warnings
     report.scores({name: scored.column(name) for name in scored.names}, scored.status)
     lengths = np.array(scored.lengths)
     first = next(iter(scored.names))
@@ -240,7 +245,7 @@ def _rows(
         record = scored.records[i]
         status = {n: scored.status[n][i] for n in scored.names if scored.status[n][i] != "ok"}
         row = ReportRow(i, text_of(record.get(texts["completion"])), scored.row(i), status)
-        row.prompt = text_of(record.get(texts["prompt"]))
+        row.prompt = text_of(record.get(texts["prompt"]), "user")
         gold = record.get(texts["gold"])
         row.gold = None if gold is None else text_of(gold)
         if scorer is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from grpo_rewards.columns import Column, Outcome, Status
 from grpo_rewards.rules import dataset, extract, group, json_fields, nulls, text
 from grpo_rewards.rules.format import matching
-from grpo_rewards.rules.language import detection
+from grpo_rewards.rules.language import detection, spellings
 from grpo_rewards.rules.math import arithmetic, equality, plain_sums
 from grpo_rewards.rules.operators import OPERATORS
 from grpo_rewards.rules.rule import DEFERRED, DatasetKernel, GroupKernel, RowKernel, Rule, rule
@@ -65,7 +65,15 @@ def _check_tags(args: Sequence[Any], options: Mapping[str, Any]) -> str | None:
 
 def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | None:
     target = args[1] if len(args) > 1 else None
-    return detection.check_language(target) if isinstance(target, str) else None
+    return spellings.check_language(target) if isinstance(target, str) else None
+
+
+def _share(text: str, target: str, *, min_letters: float) -> Any:
+    """A language that cannot be read is no null, which `??` would replace: a slip in a column of
+    the data would pay in full."""
+    if not spellings.known_language(target):
+        return Outcome(0.0, Status.UNPARSED)
+    return detection.share(text, target, min_letters=min_letters)
 
 
 def _check_ngrams(_args: Any, options: Mapping[str, Any]) -> str | None:
@@ -210,13 +218,17 @@ _JSON = (
     rule("json.field_f1(text: text, gold: any) -> num?", RowKernel(json_fields.f1),
          "The F1 of a JSON text's fields against those of the gold; 0 for what is no JSON.",
          range=UNIT, cost=2, example='json.field_f1("[1, 2]", "[2, 3]")'),
+    rule("json.text(value: any) -> text?", RowKernel(json_fields.text_of),
+         "A JSON value as text, which a format can be matched with; null for what is no JSON.",
+         example='json.text("[1, 2]")'),
 )  # fmt: skip
 
 _LANGUAGE = (
     rule(
         "language.share(text: text, target: text, *, min_letters: num = 20) -> num?",
-        RowKernel(detection.share),
-        "The share of a text that is in a language; null where there is too little to judge.",
+        RowKernel(_share),
+        "The share of a text that is in a language (`de`, `de-AT`, `German`); null where there is"
+        " too little to judge, 0 for a language that nobody knows.",
         range=UNIT, cost=3, validate=_check_language,
         example='language.share("The sum of the two numbers is six.", "en")',
     ),

@@ -10,7 +10,13 @@ import re
 from typing import Final
 
 from grpo_rewards.columns import Span
-from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_ANSWER_TAIL_CHARS, MAX_BOXES
+from grpo_rewards.limits import (
+    MAX_ANSWER_CHARS,
+    MAX_ANSWER_TAIL_CHARS,
+    MAX_BESIDE_CHARS,
+    MAX_BOXES,
+)
+from grpo_rewards.rules.math.hedges import changed
 from grpo_rewards.rules.text import compile_pattern
 
 _BOX: Final = re.compile(r"\\(?:boxed|fbox|framebox|box|beginboxed)\s*\{|\\boxed\s+(?=[\w\\])")
@@ -81,6 +87,19 @@ def boxed(text: str, *, which: str = "last") -> Span | None:
     return None if found is None else _content(text, found)
 
 
+def last_box(text: str) -> Span | None:
+    r"""The content of the last box; empty where it never closes, None where there is no box.
+
+    >>> last_box(r"\boxed{1} no, \boxed{2"), last_box("1")
+    ('', None)
+    """
+    opened = _last_box(text)
+    if opened is None:
+        return None
+    content = _content(text, opened)
+    return Span.cut(text, opened.end(), opened.end()) if content is None else content
+
+
 def _content(text: str, opened: re.Match[str]) -> Span | None:
     end = _closing(text, opened)
     if end is None:
@@ -130,7 +149,8 @@ _BRACE: Final = re.compile(r"\\?[{}]|\\\\")
 
 
 def _closing(text: str, found: re.Match[str]) -> int | None:
-    """Where the box that opened closes, within an answer's length."""
+    """Where the box that opened closes, within an answer's length; None where it never does: what
+    a completion was cut off in is no answer."""
     start = found.end()
     if text[start - 1] != "{":  # `\boxed 5`
         ends = re.compile(r"\\[A-Za-z]+|\w+").match(text, start)
@@ -146,8 +166,6 @@ def _closing(text: str, found: re.Match[str]) -> int | None:
             depth -= 1
             if depth == 0:
                 return brace.start()
-    if depth == 1 and len(text) - start <= 60 and "\n" not in text[start:]:
-        return len(text)  # cut off at the very end: `\boxed{8`
     return None
 
 
@@ -275,19 +293,17 @@ def regex(
 def marked(text: str) -> Span | None:
     r"""The answer by an explicit mark: a box, `<answer>`, `####`, "the answer is". No thoughts.
 
-    >>> marked("6 or 7? #### 6"), marked("6 or 7?")
-    ('6', None)
+    Empty where the last box is empty or never closes: that is no answer, and hides all others.
+
+    >>> marked("6 or 7? #### 6"), marked("6 or 7?"), marked(r"\boxed{6} or \boxed{7")
+    ('6', None, '')
     """
     spoken = tag(text, "answer") if "</answer>" in text else None
+    box = last_box(text if spoken is None else spoken)
+    if box is not None:
+        return box
     if spoken is not None:
-        return boxed(spoken) or said(spoken) or spoken
-    opened = _last_box(text)
-    if opened is not None:
-        box = _content(text, opened)
-        if box is not None:
-            return box
-        # never closed: an answer that cannot be read, not another one
-        return Span.cut(text, opened.end(), min(len(text), opened.end() + MAX_ANSWER_CHARS + 1))
+        return said(spoken) or spoken
     if 'answer"' in text and (field := _json_answer(text)) is not None:
         return field
     if "####" in text:
@@ -327,7 +343,21 @@ def said(text: str) -> Span | None:
     start = found.end()
     while start < len(text) and text[start] in _MARKS:
         start += 1
-    return _clause(text, start) or None
+    clause = _clause(text, start)
+    at = clause.start - getattr(text, "start", 0)
+    if clause and changed(text, at, at + len(clause)):
+        return _sentence(text, found.start(), at + len(clause))
+    return clause or None
+
+
+def _sentence(text: str, start: int, end: int) -> Span:
+    """`wrong answer is 5`, `answer is 5, which is wrong`: an announcement with what takes it back,
+    so that whoever compares it sees that."""
+    stops = (".", "\n")
+    first = max(text.rfind(stop, max(0, start - MAX_BESIDE_CHARS), start) for stop in stops)
+    last = min((at for stop in stops if (at := text.find(stop, end)) >= 0), default=len(text))
+    begin = first + 1 if first >= 0 else max(0, start - MAX_BESIDE_CHARS)
+    return _unmarked(Span.cut(text, begin, min(last, end + MAX_BESIDE_CHARS)))
 
 
 def _last_said(text: str) -> re.Match[str] | None:
@@ -422,15 +452,23 @@ def _dollars(text: str) -> tuple[int, int] | None:
 
 def answer(text: str) -> Span | None:
     r"""The final answer by the usual habits, in this order: a box, `<answer>`, `####`, "the answer
-    is …", mathematics between dollars, the last number. Thoughts do not count.
+    is …", mathematics between dollars, the last number. Thoughts do not count, nor does what the
+    words beside it take back (`not 4`, `3 or 4`).
 
-    >>> answer(r"<think>\boxed{3}</think>So the answer is 4.")
-    '4'
+    >>> answer(r"<think>\boxed{3}</think>So the answer is 4."), answer("43 or 42")
+    ('4', None)
     """
     spoken = strip_thoughts(text)
     if spoken is None:
         return None
-    return marked(spoken) or mathematics(spoken) or last_number(spoken)
+    found = marked(spoken)
+    if found is not None:
+        return found or None
+    found = mathematics(spoken) or last_number(spoken)
+    if found is None:
+        return None
+    start = found.start - spoken.start
+    return None if changed(spoken, start, start + len(found)) else found
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:

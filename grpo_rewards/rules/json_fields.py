@@ -14,6 +14,7 @@ import numpy as np
 
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_JSON_CHARS, MAX_JSON_DEPTH, MAX_JSON_FIELDS
+from grpo_rewards.rules.format.json_schema import read
 
 
 class _Unreadable(ValueError):
@@ -37,24 +38,51 @@ def f1(text: str, gold: Any) -> Outcome:
         found = _fields(_value(text))
     except _Unreadable:
         return Outcome(0.0, Status.UNPARSED)
-    if found is None or wanted is None:
-        return Outcome(None if wanted is None else 0.0, Status.TOO_LARGE)
+    if wanted is None:  # the blame rule: a gold of too many fields is no gold
+        return Outcome(None, Status.UNPARSED)
+    if found is None:
+        return Outcome(0.0, Status.TOO_LARGE)
     total = found.total() + wanted.total()
     shared = (found & wanted).total()
     return Outcome(2 * shared / total if total else 1.0, Status.OK)
+
+
+def text_of(value: Any) -> Outcome:
+    """A JSON value as text, which formats can read; null for what is none, as a gold may be.
+
+    `value` is JSON as text, which stays as it is, or a value that was read already.
+
+    >>> text_of({"name": "Ada"}).value
+    '{"name": "Ada"}'
+    >>> text_of("see figure").value is None
+    True
+    """
+    try:
+        if isinstance(value, str):
+            _value(value)
+            return Outcome(value, Status.OK)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (ValueError, TypeError, RecursionError):
+        return Outcome(None, Status.UNPARSED)
+    # one over the limit is unread too, not an error: nobody who answers is at fault
+    known = len(text) <= MAX_JSON_CHARS
+    return Outcome(text, Status.OK) if known else Outcome(None, Status.UNPARSED)
+
+
+def _plain(value: Any) -> Any:
+    """Lists and numbers of numpy, as Parquet files give them."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError
 
 
 def _value(text: str) -> Any:
     if len(text) > MAX_JSON_CHARS:
         raise _Unreadable
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return read(text)
     except (ValueError, RecursionError):
         raise _Unreadable from None
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _fields(value: Any) -> Counter[tuple[Any, ...]] | None:

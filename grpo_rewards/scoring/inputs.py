@@ -18,7 +18,7 @@ from grpo_rewards.columns import Column, Outcome, Status
 from grpo_rewards.compiler.graph import InputSpec
 from grpo_rewards.errors import BatchError
 from grpo_rewards.limits import MAX_TEXT_CHARS
-from grpo_rewards.types import Level, Type
+from grpo_rewards.types import Level
 
 _DTYPES: dict[str, Any] = {"num": np.float64, "bool": np.bool_}
 
@@ -85,7 +85,7 @@ def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> C
             rows.append(None)
             continue
         try:
-            row = _value(value, spec.type)
+            row = _value(value, spec)
         except TypeError as error:
             message = f"column `{source}`, row {i}: {error}, but the ruleset takes {spec.type}"
             raise BatchError(message, row=i) from None
@@ -105,9 +105,9 @@ def _is_absent(value: Any) -> bool:
     )
 
 
-def _value(value: Any, type_: Type) -> Any:
-    """One value as the type asks; TypeError says what it is instead."""
-    match type_.kind:
+def _value(value: Any, spec: InputSpec) -> Any:
+    """One value as the input's type asks; TypeError says what it is instead."""
+    match spec.type.kind:
         case "num":
             return _number(value)
         case "bool":
@@ -119,9 +119,9 @@ def _value(value: Any, type_: Type) -> Any:
             if _is_number(value):  # a gold of 42
                 return repr(value.item() if isinstance(value, np.generic) else value)
             if isinstance(value, list):
-                return chat_text(value)
+                return chat_text(value, spec.role)
         case "chat":
-            return value if isinstance(value, str) else chat_text(value)
+            return value if isinstance(value, str) else chat_text(value, spec.role)
         case "list":
             if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
                 return list(value)
@@ -141,35 +141,42 @@ def _number(value: Any) -> Any:
     return number if math.isfinite(number) else Status.UNDEFINED
 
 
-def chat_text(messages: Any) -> str | None:
-    """The text of a chat: its last assistant message, else its last message.
+def chat_text(messages: Any, role: str = "assistant") -> str | None:
+    """The text of the last message of a role; None where there is none, or it holds no text.
 
-    >>> chat_text([{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}])
+    >>> chat_text([{"role": "assistant", "content": "4"}, {"role": "tool", "content": "5"}])
     '4'
     """
     if not isinstance(messages, list | tuple | np.ndarray):
         raise TypeError(f"a {type(messages).__name__}")
-    last: str | None = None
+    said: Mapping[str, Any] | None = None
     for message in messages:
         if not isinstance(message, Mapping):
             raise TypeError(f"a list with a {type(message).__name__} where a message should be")
-        if message.get("role") == "assistant" or last is None or not _has_assistant(messages):
-            last = _content(message.get("content"))
-    return last
-
-
-def _has_assistant(messages: Any) -> bool:
-    return any(isinstance(m, Mapping) and m.get("role") == "assistant" for m in messages)
+        if message.get("role") == role:
+            said = message
+    return None if said is None else _content(said.get("content"))
 
 
 def _content(content: Any) -> str | None:
     """A message's content: text, or parts of which the text ones count."""
     if content is None or isinstance(content, str):
         return content
-    if isinstance(content, list):
-        parts = [p.get("text") for p in content if isinstance(p, Mapping)]
-        return "".join(part for part in parts if isinstance(part, str))
+    if isinstance(content, list | tuple | np.ndarray):
+        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        texts = [part for part in parts if isinstance(part, str)]
+        return "".join(texts) if texts else None
     raise TypeError(f"a message whose content is a {type(content).__name__}")
+
+
+def text_of(value: Any, role: str = "assistant") -> str:
+    """A text or a conversation as text, to be shown; what is neither as Python writes it."""
+    if isinstance(value, str):
+        return value
+    try:
+        return chat_text(value, role) or ""
+    except TypeError:
+        return "" if value is None else str(value)
 
 
 def group_numbers(groups: Any, size: int) -> npt.NDArray[np.int64]:

@@ -74,6 +74,11 @@ class Memo:
         self._young[key] = outcome
 
 
+def database_files(folder: Path) -> list[Path]:
+    """The files of a memo: SQLite's own, which are made anew where they are damaged."""
+    return [folder / f"{FILE}{ending}" for ending in ("", "-wal", "-shm")]
+
+
 class DiskMemo:
     """Outcomes of slow work in a folder that threads and processes may share.
 
@@ -153,8 +158,8 @@ class DiskMemo:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # no database, or a damaged one: begin anew
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{self._path}{ending}").unlink(missing_ok=True)
+            for path in database_files(self.folder):
+                path.unlink(missing_ok=True)
             self._database = self._connect()
         self._pid = os.getpid()
 

@@ -17,7 +17,7 @@ from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.compiler.statements import checked
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import BatchError, OverwriteError
 from grpo_rewards.limits import MAX_WORKER_MB
 from grpo_rewards.scoring.execution import Execution, Pool
 from grpo_rewards.scoring.inputs import batch_size, bind, group_numbers
@@ -91,8 +91,10 @@ class Scorer:
 
     def save(self, path: str | Path) -> None:
         """Write the canonical text, and beside it the files that it names."""
-        folder = Path(path).parent
-        for name, text in {Path(path).name: str(self), **companions(self._parsed)}.items():
+        folder, beside = Path(path).parent, companions(self._parsed)
+        if Path(path).name in beside:
+            raise OverwriteError(f"{path}: it would overwrite a file that the ruleset names")
+        for name, text in {Path(path).name: str(self), **beside}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
@@ -168,7 +170,7 @@ class Scorer:
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
         for name in plan.inputs:
-            inputs[name] = bind(self._graph.inputs[name], columns, size, limit_chars=limit)
+            inputs[name] = bind(self._graph.input(name), columns, size, limit_chars=limit)
         groups = None
         if "group" in columns:
             groups = group_numbers(columns["group"], size)
@@ -340,5 +342,14 @@ def compile(  # the field's word, as in re.compile
 def engine_versions() -> tuple[tuple[str, str], ...]:
     """The engine fingerprint: package versions and the Unicode table."""
     packages: Sequence[str] = ("grpo-rewards", "sympy", "lark", "langdetect", "google-re2")
-    versions = [(name, importlib.metadata.version(name)) for name in packages]
+    versions = [(name, version_of(name)) for name in packages]
     return (*versions, ("unicode", unicodedata.unidata_version), ("numpy", np.__version__))
+
+
+def version_of(package: str) -> str:
+    """A package's version; "unknown" for one that is imported from where nobody installed it, as a
+    checkout on PYTHONPATH is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

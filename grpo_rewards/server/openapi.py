@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
-from grpo_rewards.scoring.scorer import Scorer
+from grpo_rewards.scoring.scorer import Scorer, version_of
 
 _TYPES = {"num": {"type": "number"}, "bool": {"type": "boolean"}, "text": {"type": "string"}}
 _REFUSALS = {
@@ -24,7 +23,7 @@ def document(scorer: Scorer) -> dict[str, Any]:
     title = scorer.graph.name or "ruleset"
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"grpo-rewards: {title}", "version": _version()},
+        "info": {"title": f"grpo-rewards: {title}", "version": version_of("grpo-rewards")},
         "paths": {
             "/score": _post("Score a batch", _batch(scorer), _scores(scorer)),
             "/openrlhf": _post("Score as OpenRLHF asks", _lists("query", "prompts", "labels"), {}),
@@ -92,7 +91,3 @@ def _operation(summary: str, body: dict[str, Any] | None, reply: dict[str, Any])
             "content": {"application/json": {"schema": body}},
         }
     return operation
-
-
-def _version() -> str:
-    return importlib.metadata.version("grpo-rewards")

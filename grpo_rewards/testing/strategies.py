@@ -41,6 +41,7 @@ from grpo_rewards.errors import RewardError
 from grpo_rewards.rules.attack_families import FILLER, Target
 from grpo_rewards.rules.format.matching import Format
 from grpo_rewards.rules.math.equality import compile_gold
+from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.types import Level
 
@@ -107,10 +108,10 @@ def completions(
 
     `gold` is the answer that many of them give; any of a few where it is None.
     """
-    known = [row["completion"] for row in (*seeds, *seed_rows(scorer))]
+    known = [text_of(row["completion"]) for row in (*seeds, *seed_rows(scorer))]
     sources = [laid_out(scorer, answers(gold)), any_text]
     sources += [planted(form, answers(gold)) for form in formats_of(scorer)]
-    sources += [st.sampled_from([text for text in known if isinstance(text, str)] or [""])]
+    sources += [st.sampled_from(known or [""])]
     whole = st.one_of(*reversed(sources))
     return st.one_of(whole, mutated(whole, _fragments(scorer)))
 
@@ -359,7 +360,7 @@ def texts_behind(scorer: Scorer, row: Row) -> SearchStrategy[str]:
         st.one_of(st.sampled_from(_PHRASES), answers(gold)),
     )
     pieces = st.one_of(tagged, st.sampled_from([*fragments, *_ODD]), any_text)
-    pieces = st.one_of(st.just(str(row["completion"])), pieces)
+    pieces = st.one_of(st.just(text_of(row["completion"])), pieces)
     spaced = st.lists(pieces, min_size=1, max_size=6).map("".join)
     return st.one_of(spaced, _right_texts(scorer, gold))
 
@@ -367,7 +368,7 @@ def texts_behind(scorer: Scorer, row: Row) -> SearchStrategy[str]:
 def usual_tails(scorer: Scorer, row: Row) -> list[str]:
     """What a model finds first when text behind its answer pays: prose, prose in every tag that the
     ruleset knows, the completion once more, with a thought before it or without."""
-    again = str(row["completion"])
+    again = text_of(row["completion"])
     tags = _opening(_fragments(scorer))
     tagged = [f"{tag}{prose}</{tag[1:]}" for tag in tags for prose in FILLER.values()]
     return [*FILLER.values(), *tagged, again, *(text + again for text in tagged[:: len(FILLER)])]
@@ -451,7 +452,7 @@ def _with_inputs(scorer: Scorer, row: Row) -> dict[str, Any]:
         sources = [source for source in spec.names if source in row]
         found[name] = row[sources[0]] if sources else MOMENT.get(name, spec.default)
     if found.get("n_tokens") is None and "n_tokens" in found:
-        found["n_tokens"] = max(1, len(str(found.get("completion", ""))) // 4)
+        found["n_tokens"] = max(1, len(text_of(found.get("completion"))) // 4)
     return found
 
 

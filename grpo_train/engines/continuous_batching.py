@@ -66,7 +66,7 @@ class BatchingEngine:
             seed=int(seeds[0]) & 0x7FFFFFFF if len(seeds) else 0,
         )
         inputs = [list(ids) for ids in prompts for _ in range(n)]
-        with distributed.gathered(self.policy.model), _plain_attention(self.policy.model):
+        with distributed.gathered(self.policy.model), _plain_attention(self.policy):
             outputs: dict[str, Any] = self.policy.model.generate_batch(inputs, settings, batching)
         if len(outputs) != len(inputs):
             raise EngineError(f"{len(inputs)} completions were asked for, {len(outputs)} came")
@@ -87,13 +87,8 @@ class BatchingEngine:
 
 
 @contextlib.contextmanager
-def _plain_attention(model: Any) -> Iterator[None]:
-    """Paged attention is a form of SDPA; ours knows no pages."""
-    own = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.set_attn_implementation(own)
+def _plain_attention(policy: Policy) -> Iterator[None]:
+    """Paged attention is a form of the model's own; ours knows no pages."""
+    with policy.attention(ours=False), torch.no_grad():
+        policy.model.eval()
+        yield

@@ -86,7 +86,7 @@ class Block:
         mixed, value = torch.split_with_sizes(states, [queries + keys, keys], dim=1)
         if self.head_norm is not None:
             mixed = self.head_norm(mixed)
-        mixed = _rotate(mixed.to(x.dtype), turn).to(value.dtype)
+        mixed = _rotate(mixed.to(x.dtype), turn).to(cache.dtype)
         query, key = torch.split_with_sizes(mixed, [queries, keys], dim=1)
         known = cache.update(key.unsqueeze(2), value.unsqueeze(2), at)
         seen = cache.attend(query.unsqueeze(2), *known, self.rules)
@@ -128,7 +128,7 @@ class Decoder:
 
 def copied_bytes(policy: Policy) -> int:
     """How large a decoder's copies are; 0 where there is none."""
-    if policy.model.config.model_type not in KINDS or not policy.ours:
+    if policy.model.config.model_type not in KINDS or policy.own is None:
         return 0
     bases = [_base(m) for layer in policy.model.base_model.layers for m in _linear(layer)]
     if any(base is None for base in bases):

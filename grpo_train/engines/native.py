@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -91,6 +91,12 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
 # -- the engine ------------------------------------------------------------------------------------
 
 
+# From the fastest to what any model can do: a step without modules (where there is one), the
+# model's forward with our attention, with its own attention and a mask, and with its own cache too.
+Way = Literal["step", "ours", "masked", "own"]
+WAYS: tuple[Way, ...] = ("step", "ours", "masked", "own")
+
+
 @dataclass(frozen=True, slots=True)
 class NativeEngine:
     """Samples from the policy's live weights; at most `max_rows` completions at a time."""
@@ -98,6 +104,7 @@ class NativeEngine:
     policy: Policy
     max_rows: int = 256
     fixed: bool = False  # steps of few sizes, as always on CUDA, where they are replayed
+    way: Way | None = None  # None: by the attention that the model has now, unproven
     copies: ClassVar[bool] = False
 
     def generate(
@@ -112,10 +119,16 @@ class NativeEngine:
         if any(not ids for ids in prompts):
             raise EngineError("a prompt without tokens cannot be continued")
         model, rows = self.policy.model, min(self.max_rows, len(prompts) * n)
-        with distributed.gathered(model), torch.inference_mode():
-            decoder = Decoder.of(self.policy, rows)
+        way = self.way or ("step" if self.policy.ours else "masked")
+        attention = self.policy.attention(ours=way in ("step", "ours"))
+        with distributed.gathered(model), torch.inference_mode(), attention:
+            if way == "own":
+                from grpo_train.generate import generate
+
+                return generate(self.policy, prompts, n, sampling, seeds, self.max_rows)
+            decoder = Decoder.of(self.policy, rows) if way == "step" else None
             run = _Run(self, decoder, prompts, n, sampling, seeds, done)
-            with contextlib.nullcontext() if decoder else packed(model, rows):
+            with contextlib.nullcontext() if decoder else packed(model, rows, self.policy.compute):
                 return run.finish()
 
     def sync(self) -> None:
@@ -162,7 +175,7 @@ class _Run:
         width = max(map(len, prompts), default=1)
         most = Extent(self.room, limit, slots, width, size)
         fixed = decoder is not None and (engine.fixed or device.type == "cuda")
-        self.cache = ForkedCache(most, device, shared=policy.ours, fixed=fixed)
+        self.cache = ForkedCache(most, device, policy.held, shared=policy.ours, fixed=fixed)
         # Which completion; a place without a row writes to a line behind them all.
         self.row = torch.full((self.room,), total, device=device)
         self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed

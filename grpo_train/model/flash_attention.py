@@ -9,9 +9,13 @@ self-test before the first step decides whether it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,12 +56,12 @@ class Runs:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
         """Attention of one packed row: query [1, H, T, D] → [1, T, H, D].
 
-        Raises NotImplementedError for a soft cap, and what torch raises for other dtypes.
+        Raises ImportError before torch 2.10, NotImplementedError for what flash attention, or this
+        version's, cannot be told, and what torch raises for other dtypes.
         """
-        from torch.nn.attention.varlen import varlen_attn  # since torch 2.10
+        from torch.nn.attention.varlen import varlen_attn
 
-        if rules.cap:
-            raise NotImplementedError("flash attention knows no soft cap")
+        said = _said(varlen_attn, rules, query.shape[-1])
         # Autocast leaves turned queries and keys wide.
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
         k, v = (x.index_select(0, self.key) for x in (k, v))
@@ -68,9 +72,38 @@ class Runs:
             self.query_ends,
             self.key_ends,
             *self.longest,
-            scale=rules.scale,
-            window_size=(rules.window - 1 if rules.window else -1, 0),
-            enable_gqa=True,
+            **said,
         )
         assert isinstance(out, Tensor)  # a pair only where more is asked for
         return out[None]
+
+
+@functools.cache
+def _parameters(attend: Callable[..., Any]) -> frozenset[str]:
+    """What a version of torch's function can be told."""
+    return frozenset(inspect.signature(attend).parameters)
+
+
+def _said(attend: Callable[..., Any], rules: Rules, dim: int) -> dict[str, Any]:
+    """A layer's rules in the words of this version of torch.
+
+    2.10 knows `is_causal`; 2.11 `scale` and `window_size`, whose right end 0 is causality; later
+    ones want to be told of fewer heads of keys than of queries, which the kernel takes anyway.
+    """
+    known = _parameters(attend)
+    if rules.cap:
+        raise NotImplementedError("flash attention knows no soft cap")
+    said: dict[str, Any] = {}
+    if "window_size" in known:
+        said["window_size"] = (rules.window - 1 if rules.window else -1, 0)
+    elif rules.window or "is_causal" not in known:
+        raise NotImplementedError("flash attention of this torch knows no window")
+    else:
+        said["is_causal"] = True
+    if "scale" in known:
+        said["scale"] = rules.scale
+    elif not math.isclose(rules.scale, dim**-0.5):
+        raise NotImplementedError("flash attention of this torch knows no scale")
+    if "enable_gqa" in known:
+        said["enable_gqa"] = True
+    return said

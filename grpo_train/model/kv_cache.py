@@ -28,16 +28,24 @@ class ForkedCache(Cache):
     """Prompts [slots, kv, width, D] and rows [rows, kv, columns, D], a pair of each a layer.
 
     Lines are in use from the front: `live` rows and `used` slots. Memory is taken at the first
-    write, when shapes and dtype are known. `room` is the most of everything. A step reads as much
-    as `extent` says: exactly what is in use, or, where it is `fixed`, somewhat more, so that few
-    extents occur; what it reads beyond is hidden, and what it writes there is never read.
+    write, when shapes are known. `dtype` is that of keys and values, `room` the most of everything.
+    A step reads as much as `extent` says: exactly what is in use, or, where it is `fixed`, somewhat
+    more, so that few extents occur; what it reads beyond is hidden, and what it writes there is
+    never read.
     """
 
     def __init__(
-        self, room: Extent, device: torch.device, *, shared: bool, fixed: bool = False
+        self,
+        room: Extent,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        shared: bool,
+        fixed: bool = False,
     ) -> None:
         super().__init__(layers=[])
-        self.room, self.device, self.shared, self.fixed = room, device, shared, fixed
+        self.room, self.device, self.dtype = room, device, dtype
+        self.shared, self.fixed = shared, fixed
         rows, slots = room.rows, room.prompts
         self.prompts: Pairs = []
         self.own: Pairs = []
@@ -64,7 +72,7 @@ class ForkedCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """What a model's layer calls: write the new states, return all that it may see."""
         self.layer = layer_idx
-        new = (key_states.to(value_states.dtype), value_states)  # autocast widens turned keys
+        new = (key_states.to(self.dtype), value_states.to(self.dtype))
         while len(self.own) <= layer_idx:
             room = self.room
             k, v = (x.new_zeros(room.prompts, x.shape[1], room.reach, x.shape[3]) for x in new)

@@ -34,7 +34,9 @@ class Head:
 
     def pack(self, rows: int, dtype: torch.dtype) -> Head:
         """The same, faster for many inputs of `rows` rows in `dtype`; until the weights change."""
-        weight = self.weight.detach().to(dtype)
+        weight = self.weight.detach()
+        if weight.is_cuda:
+            return replace(self, weight=weight.to(dtype))
         return replace(self, weight=weight, packed=pack(weight, rows))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
@@ -47,17 +49,16 @@ class Head:
 
     def raw(self, hidden: Tensor) -> Tensor:
         """x Wᵀ + b in fp32 or wider: bf16 inputs, but never bf16 logits."""
-        if hidden.dtype in (torch.float32, torch.float64):
-            if self.packed is not None:
-                return product(hidden, self.packed, self.bias)
-            return product(hidden, self.weight.to(hidden.dtype), self.bias)
-        flat = hidden.flatten(0, -2)
-        if hidden.is_cuda:
-            raw = torch.mm(flat, self.weight.to(hidden.dtype).T, out_dtype=torch.float32)
-        else:
-            raw = flat.float() @ self.weight.float().T
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        bias = None if self.bias is None else self.bias.to(wide)
+        if hidden.dtype == wide or not hidden.is_cuda:  # a CPU has no product of bf16 into fp32
+            weight = self.weight.to(wide) if self.packed is None else self.packed
+            return product(hidden.to(wide), weight, bias)
+        raw = torch.mm(
+            hidden.flatten(0, -2), self.weight.to(hidden.dtype).T, out_dtype=torch.float32
+        )
         raw = raw.view(*hidden.shape[:-1], -1)
-        return raw if self.bias is None else raw + self.bias.float()
+        return raw if bias is None else raw + bias
 
 
 @dataclass(frozen=True, slots=True)

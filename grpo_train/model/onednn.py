@@ -2,8 +2,9 @@
 
 Torch multiplies fp32 matrices with MKL, which packs the weights anew in every call: at the 32 rows
 of a decoding step that costs as much as the product. Here a layer's class is swapped for one with
-the same weights and state, whose products oneDNN makes; while a rollout batch is decoded the
-weights do not change, and a copy in oneDNN's blocked layout serves all its steps.
+the same weights and state, whose products oneDNN makes, in bf16 under autocast; while a rollout
+batch is decoded the weights do not change, and a copy in oneDNN's blocked layout serves all its
+steps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.nn.functional import linear
 
 PACK_BYTES = 4 << 30  # larger models are decoded from their own weights: the copy would not pay
 ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
+BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # by this CPU
+DTYPES = (*[torch.float32] * ONEDNN, *[torch.bfloat16] * BF16)  # of oneDNN's products
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,9 +45,9 @@ def pack(weight: Tensor, rows: int) -> Tensor | None:
 
 
 def _usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN has an fp32 product for it."""
-    fp32 = x.dtype == weight.dtype == torch.float32 and x.numel() > 0
-    return ONEDNN and fp32 and x.device.type == "cpu" and type(weight) in PLAIN
+    """Whether oneDNN has a product for it."""
+    known = x.dtype == weight.dtype and x.dtype in DTYPES and x.numel() > 0
+    return known and x.device.type == "cpu" and type(weight) in PLAIN
 
 
 PLAIN = (Tensor, torch.nn.Parameter)  # not a shard of a weight
@@ -78,7 +81,13 @@ class FastLinear(torch.nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x Wᵀ + b."""
-        return product(x, self.weight if self.packed is None else self.packed, self.bias)
+        weight: Tensor = self.weight if self.packed is None else self.packed
+        bias: Tensor | None = self.bias
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        return product(x, weight, bias)
 
 
 def make_fast(model: torch.nn.Module) -> None:
@@ -89,14 +98,14 @@ def make_fast(model: torch.nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def packed(model: torch.nn.Module, rows: int) -> Iterator[None]:
-    """Within: products with packed weights, which must not change, without gradients."""
+def packed(model: torch.nn.Module, rows: int, dtype: torch.dtype) -> Iterator[None]:
+    """Within: products in `dtype` with packed weights, which must not change; no gradients."""
     layers = [module for module in model.modules() if isinstance(module, FastLinear)]
     size = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
     try:
         if size <= PACK_BYTES:
             for layer in layers:
-                layer.packed = pack(layer.weight, rows)
+                layer.packed = pack(layer.weight.to(dtype), rows)
         yield
     finally:
         for layer in layers:
@@ -123,14 +132,14 @@ class Frozen:
         return Frozen(weight if ready is None else ready, bias)
 
     def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """x Wᵀ + b, and + `add`."""
+        """x Wᵀ + b, and + `add`, which may be wider."""
+        x = x.to(self.weight.dtype)
         if self.weight.layout is torch.strided:
-            out = linear(x.to(self.weight.dtype), self.weight, self.bias)
-            return out if add is None else add + out
-        point = torch.ops.mkldnn._linear_pointwise
-        made: Tensor
-        if add is None:
-            made = point(x, self.weight, self.bias, "none", [], "")
+            out = linear(x, self.weight, self.bias)
+        elif add is not None and add.dtype == x.dtype:
+            point = torch.ops.mkldnn._linear_pointwise.binary
+            made: Tensor = point(x, add, self.weight, self.bias, "add")
+            return made
         else:
-            made = point.binary(x, add, self.weight, self.bias, "add")
-        return made
+            out = product(x, self.weight, self.bias)
+        return out if add is None else add + out

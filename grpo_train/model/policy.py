@@ -2,8 +2,8 @@
 
 Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
 layer is read as a `Head`, and our attention, called by its layers, knows what a token may see. The
-one copy of the weights both trains and samples; masters stay fp32 (bf16 autocast on CUDA), because
-a bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
+one copy of the weights both trains and samples; masters stay fp32 under bf16 products, because a
+bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from grpo_train import distributed
-from grpo_train.errors import ConfigError
+from grpo_train.config import Precision
+from grpo_train.errors import FAILURES, ConfigError, said
 from grpo_train.model.kv_cache import ForkedCache
 from grpo_train.model.logprobs import Head
 from grpo_train.model.onednn import make_fast
@@ -36,6 +37,8 @@ class Policy:
     tokenizer: Any
     eos_ids: tuple[int, ...]
     pad_id: int
+    mixed: bool = False  # products are made in bf16 (autocast) from the fp32 weights
+    own: str | None = "sdpa"  # the attention that it came with; None: ours cannot take its place
     checkpointing: bool = False  # recompute activations in the backward pass
     adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
     adapter_off: bool = False  # the reference of such a policy: the same weights without them
@@ -65,45 +68,40 @@ class Policy:
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
-        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: all
-        earlier tokens, as the model itself would have it.
+        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: a row
+        is a text from its beginning, and all is left to the model.
         """
         extra: dict[str, Any] = {}
-        mask: Any = None
-        if tree is not None or (cache is not None and self.ours):
-            # A 4-D mask is handed on untouched: this one only says that none is to be made.
-            extra["tree"] = cache if tree is None else tree
-            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
-        elif cache is not None:
-            mask = self._masks(cache)
+        if tree is not None or cache is not None:
+            extra = {"position_ids": positions, "past_key_values": cache}
+            if tree is not None or (cache is not None and cache.shared):
+                # A 4-D mask is handed on untouched: this one only says that none is to be made.
+                extra["attention_mask"] = torch.ones(1, 1, 1, 1, device=ids.device).bool()
+                extra["tree"] = cache if tree is None else tree
+            elif cache is not None:
+                extra["attention_mask"] = self._masks(cache)
         # Transformers recomputes in train mode only, and drops the cache there.
         if self.model.training != (training := self.checkpointing and torch.is_grad_enabled()):
             self.model.train(training)
         off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
         with self.autocast(), off or contextlib.nullcontext():
             # Sharded weights are made whole around a method of the model as a whole.
-            trunk = getattr(self.model, distributed.TRUNK, self.model.base_model)
-            out = trunk(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **extra,
-            )
+            trunk = getattr(self.model, distributed.TRUNK, None) or distributed.trunk(self.model)
+            out = trunk(input_ids=ids, use_cache=cache is not None, **extra)
         hidden: Tensor = out.last_hidden_state
         return hidden.to(self.compute)
-
-    @property
-    def mixed(self) -> bool:
-        """Whether products are made in bf16 from fp32 masters."""
-        return self.device.type == "cuda" and self.model.dtype == torch.float32
 
     @property
     def compute(self) -> torch.dtype:
         """In which products are made."""
         dtype: torch.dtype = torch.bfloat16 if self.mixed else self.model.dtype
         return dtype
+
+    @property
+    def held(self) -> torch.dtype:
+        """In which keys and values are kept: a CPU would copy bf16 ones before every product."""
+        dtype: torch.dtype = self.model.dtype
+        return self.compute if self.device.type == "cuda" else dtype
 
     @property
     def ours(self) -> bool:
@@ -114,13 +112,26 @@ class Policy:
         """The same, recomputing activations in the backward pass."""
         # Its name since transformers 5; the older one warns there.
         newer = getattr(self.model, "activation_checkpointing_enable", None)
-        (newer or self.model.gradient_checkpointing_enable)()
+        try:
+            (newer or self.model.gradient_checkpointing_enable)()
+        except ValueError as error:
+            raise ConfigError(f"{error} - at `checkpointing`") from error
         return replace(self, checkpointing=True)
 
-    def use_own_attention(self) -> None:
-        """Back to the model's own: what to do where the self-test finds ours to be wrong."""
-        softcap = getattr(self.model.config.get_text_config(), "attn_logit_softcapping", None)
-        self.model.set_attn_implementation("eager" if softcap else "sdpa")
+    def use_attention(self, *, ours: bool) -> None:
+        """Let the model's layers call our attention, or the one that it came with."""
+        if self.own is not None and ours != self.ours:
+            self.model.set_attn_implementation(NAME if ours else self.own)
+
+    @contextlib.contextmanager
+    def attention(self, *, ours: bool) -> Iterator[None]:
+        """Within: our attention, or the model's own."""
+        before = self.ours
+        self.use_attention(ours=ours)
+        try:
+            yield
+        finally:
+            self.use_attention(ours=before)
 
     def _masks(self, cache: ForkedCache) -> Any:
         """The mask in the form that this model takes: one, or one a kind of layer."""
@@ -135,7 +146,7 @@ class Policy:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """bf16 autocast with fp32 masters on CUDA; nothing on CPU."""
+        """Within: products in bf16, where that is wanted."""
         if not self.mixed:
             yield
             return
@@ -167,7 +178,7 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(path: str, *, device: str = "auto") -> Policy:
+def load_policy(path: str, *, device: str = "auto", precision: Precision = "auto") -> Policy:
     """A causal LM from a directory or hub id: fp32 weights, dropout off, ready to train."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -176,19 +187,18 @@ def load_policy(path: str, *, device: str = "auto") -> Policy:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"cannot load the model `{path}`: {reason} - at `model`") from error
-    return wrap(model, tokenizer, device=device)
+    except FAILURES as error:
+        raise ConfigError(f"cannot load the model `{path}`: {said(error)} - at `model`") from error
+    return wrap(model, tokenizer, device=device, precision=precision)
 
 
-def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
+def wrap(
+    model: Any, tokenizer: Any, *, device: str = "auto", precision: Precision = "auto"
+) -> Policy:
     """A policy of a model and a tokenizer that are already there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if model.config._attn_implementation in ("sdpa", "eager"):
-        register()
-        model.set_attn_implementation(NAME)
+    own = _replace_attention(model)
     model.to(device)
     model.eval()
     _remove_dropout(model)
@@ -196,7 +206,28 @@ def wrap(model: Any, tokenizer: Any, *, device: str = "auto") -> Policy:
         make_fast(model)
     eos = _eos_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0]
-    return Policy(model, tokenizer, eos, int(pad))
+    bf16 = precision == "bfloat16"
+    if precision == "auto":
+        bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    mixed = bf16 and model.dtype == torch.float32
+    return Policy(model, tokenizer, eos, int(pad), mixed, own)
+
+
+def _replace_attention(model: Any) -> str | None:
+    """Put ours in its place; the name of what was there, None where that cannot be done.
+
+    Whether ours is right for the model is for the self-test to say.
+    """
+    own: str = model.config.get_text_config()._attn_implementation
+    movable = getattr(model, "_can_set_attn_implementation", None)  # else it would only warn
+    if own not in ("sdpa", "eager") or (movable is not None and not movable()):
+        return None
+    register()
+    try:
+        model.set_attn_implementation(NAME)
+    except FAILURES:
+        return None
+    return own
 
 
 def _remove_dropout(model: Any) -> None:
@@ -211,7 +242,8 @@ def _remove_dropout(model: Any) -> None:
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion: the tokenizer's and the generation config's."""
     found: set[int] = set()
-    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id):
+    for holder in (tokenizer, getattr(model, "generation_config", None)):
+        source = getattr(holder, "eos_token_id", None)
         found.update(source if isinstance(source, list) else [source] if source is not None else [])
     if not found:
         raise ConfigError("the tokenizer has no end-of-text token - at `model`")
@@ -225,7 +257,7 @@ def frozen_copy(policy: Policy) -> Policy:
         return replace(policy, adapter_off=True)
     model = copy.deepcopy(policy.model)
     model.requires_grad_(requires_grad=False)
-    return Policy(model, policy.tokenizer, policy.eos_ids, policy.pad_id)
+    return replace(policy, model=model, checkpointing=False)
 
 
 def whole_weights(model: Any) -> Iterator[tuple[str, Tensor]]:

@@ -2,11 +2,12 @@
 
 Every function takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null)
 and returns an advantage of the same shape and dtype: 0 for a null row, exactly 0 for a group whose
-rewards are all equal. Rewards of null rows touch nothing: a group is the rows that have a reward.
+rewards tie. Rewards of null rows touch nothing: a group is the rows that have a reward.
 
-Ties are found by `max == min`, never by a small std: in fp32 the mean of eight equal rewards is off
-by a rounding error in 41% of groups, and dividing that by the std plus 1e-6 gives advantages up to
-0.9. Where the methods come from:
+Ties are decided in one place, `has_signal`: by how far the rewards of a group lie apart, in units
+of their own size, never by a small std. In fp32 the mean of eight equal rewards is off by a
+rounding error in 41% of groups, and 0.1·1 + 0.2·1 is not 0.3·1; divided by its own std such an
+error is an advantage of 1.5. Where the methods come from:
 
     grpo        (r − mean) / std              arXiv 2402.03300 §4.1.2
     dr_grpo     r − mean                      2503.20783 §3
@@ -27,7 +28,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-EPS = 1e-6  # keeps the quotient finite; ties never reach it
+# Rewards no further apart than this, in units of their size, are equal but for rounding: some 4,500
+# units in the last place of float64, which sums of thousands of terms stay below. The language's
+# `group.*` rules draw the line there too.
+SAME = 1e-12
+SAME_ULPS = 4  # of a coarser dtype; four of fp32 are 5e-7
+SAME_MOST = 5e-7  # of any dtype, so that a difference of 1e-6 is one
+# What rewards are made of is at least of this size, whatever they come to: terms that cancel, as in
+# 0.1 + 0.2 - 0.3, leave the rounding errors of large numbers on a small one.
+SIZE = 0.1
 
 
 def valid_rows(reward: Tensor) -> Tensor:
@@ -35,8 +44,16 @@ def valid_rows(reward: Tensor) -> Tensor:
     return ~torch.isnan(reward)
 
 
-def has_signal(reward: Tensor) -> Tensor:
-    """Which groups teach something: [P] bool, False where all present rewards are equal.
+def rounding(size: Tensor) -> Tensor:
+    """How far apart numbers of a size may be and still be equal but for rounding."""
+    same = max(SAME, min(SAME_ULPS * torch.finfo(size.dtype).eps, SAME_MOST))
+    return size.clamp(min=SIZE) * same
+
+
+def has_signal(reward: Tensor, *, noise: float = 0.0) -> Tensor:
+    """Which groups teach something: [P] bool, False where all present rewards tie.
+
+    Rewards tie that differ by their rounding alone, and by `noise`, which they may bring with them.
 
     >>> has_signal(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0], [float("nan"), 1.0, 1.0]]))
     tensor([False,  True, False])
@@ -44,7 +61,7 @@ def has_signal(reward: Tensor) -> Tensor:
     valid = valid_rows(reward)
     high = reward.masked_fill(~valid, -math.inf).amax(dim=-1)
     low = reward.masked_fill(~valid, math.inf).amin(dim=-1)
-    return high > low
+    return high - low > rounding(torch.maximum(high.abs(), low.abs())) + noise
 
 
 def group_mean(reward: Tensor) -> Tensor:
@@ -54,16 +71,7 @@ def group_mean(reward: Tensor) -> Tensor:
     return reward.masked_fill(~valid, 0).sum(dim=-1, keepdim=True) / count
 
 
-def group_std(reward: Tensor, *, ddof: int = 1) -> Tensor:
-    """Standard deviation of each group's present rewards [P, 1]; 0 for fewer than two rows."""
-    valid = valid_rows(reward)
-    count = valid.sum(dim=-1, keepdim=True)
-    square = (reward - group_mean(reward)).masked_fill(~valid, 0).square().sum(-1, keepdim=True)
-    std = (square / (count - ddof).clamp(min=1)).sqrt()
-    return std.masked_fill(count < 2, 0)
-
-
-def centered(reward: Tensor) -> Tensor:
+def centered(reward: Tensor, *, noise: float = 0.0) -> Tensor:
     """r − mean, with ties and nulls exactly 0: what most methods start from.
 
     Centered twice: the second time takes away the rounding error of the first mean.
@@ -71,7 +79,12 @@ def centered(reward: Tensor) -> Tensor:
     valid = valid_rows(reward)
     delta = reward - group_mean(reward)
     delta = delta - group_mean(delta)
-    return delta.masked_fill(~(has_signal(reward).unsqueeze(-1) & valid), 0)
+    return delta.masked_fill(~(has_signal(reward, noise=noise).unsqueeze(-1) & valid), 0)
+
+
+def _over(delta: Tensor, scale: Tensor) -> Tensor:
+    """The quotient; 0 / 0 is 0, as ties are 0 whatever they are divided by."""
+    return delta / scale.clamp(min=torch.finfo(delta.dtype).tiny)
 
 
 def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
@@ -83,11 +96,11 @@ def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
     # A subnormal or overflowing std would scale the group by chance, so scale it out first.
     delta = centered(reward)
     peak = delta.abs().amax(dim=-1, keepdim=True)
-    unit = delta / peak.clamp(min=torch.finfo(delta.dtype).tiny)
+    unit = _over(delta, peak)
     valid = valid_rows(reward)
     degrees = (valid.sum(dim=-1, keepdim=True) - ddof).clamp(min=1)
     std = (unit.square().sum(dim=-1, keepdim=True) / degrees).sqrt()
-    return unit / std.clamp(min=EPS)
+    return _over(unit, std)
 
 
 def dr_grpo(reward: Tensor) -> Tensor:
@@ -106,7 +119,7 @@ def batch_std(reward: Tensor) -> Tensor:
     present = reward[valid_rows(reward)]
     if present.numel() < 2:
         return torch.zeros_like(reward)
-    return centered(reward) / present.std().clamp(min=EPS)
+    return _over(centered(reward), present.std())
 
 
 def reinforce(reward: Tensor) -> Tensor:
@@ -115,7 +128,7 @@ def reinforce(reward: Tensor) -> Tensor:
     present = delta[valid_rows(reward)]
     if present.numel() < 2 or not bool(present.any()):
         return torch.zeros_like(reward)
-    return delta / present.std().clamp(min=EPS)
+    return _over(delta, present.std())
 
 
 def opo(reward: Tensor, length: Tensor) -> Tensor:
@@ -129,8 +142,13 @@ def opo(reward: Tensor, length: Tensor) -> Tensor:
 
 
 def maxrl(reward: Tensor) -> Tensor:
-    """(r − mean) / mean for rewards ≥ 0: the log-likelihood of being right; rare wins are loud."""
-    return centered(reward) / group_mean(reward).clamp(min=EPS)
+    """(r − mean) / mean for rewards ≥ 0: the log-likelihood of being right; rare wins are loud.
+
+    A group whose mean is not above 0 gets 0: the quotient has no meaning there.
+    """
+    mean = group_mean(reward)
+    size = reward.nan_to_num().abs().amax(dim=-1, keepdim=True)
+    return _over(centered(reward), mean).masked_fill(mean <= rounding(size), 0)
 
 
 def pass_at_k(reward: Tensor, *, k: int) -> Tensor:
@@ -182,9 +200,11 @@ def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Te
     total = torch.zeros_like(scores[0])
     for weight, score in zip(weights, scores, strict=True):
         total = total + weight * grpo(score)
+    # Z-scores that cancel leave rounding errors, which the division would make as large as signal.
+    total = total.masked_fill(~has_signal(total).unsqueeze(-1), 0)
     if not bool(total.any()):
         return total
-    return total / total.std().clamp(min=EPS)
+    return _over(total, total.std())
 
 
 METHODS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grpo_train.config import Config
+from grpo_train.config import AlarmName, Config
 from grpo_train.scoring import Scored
 
 Row = dict[str, Any]
@@ -148,7 +148,7 @@ def _mismatch(rows: list[Row], config: Config) -> str:
     return f"engine and trainer differ by {gap[-1]:.3g} nats a token on average"
 
 
-CAUSES: dict[str, Callable[[list[Row], Config], str]] = {
+CAUSES: dict[AlarmName, Callable[[list[Row], Config], str]] = {
     "hacking": _hacking,
     "saturated": _saturated,
     "entropy": _entropy,

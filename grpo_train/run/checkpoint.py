@@ -3,8 +3,10 @@
 A checkpoint is a folder `step-000123`: `model/` in Hugging Face's layout, `optimizer.safetensors`,
 `state.json`, a buffer where a rollout batch is half used, the texts of config and ruleset, and
 `manifest.json`, which is written last and names every file with its size and digest. All of it is
-written under another name, flushed, then renamed, and a checkpoint that is to go is renamed before
-it is deleted: a folder with that name is whole, whenever the power goes.
+written under another name (`.new-…`), flushed, then renamed, and a checkpoint that is to go is
+renamed (`.old-…`) before it is deleted: a folder with that name is whole, whenever the power goes.
+Nothing goes before the new one is on the disk under its name, and `recover` gives its name back to
+a whole folder that lost its process on the way: there is no moment without a checkpoint.
 
 No state of a random generator is saved because there is none: every completion's numbers are a hash
 of (run, step, prompt, row), and the order of prompts of (run, epoch).
@@ -32,6 +34,7 @@ from grpo_train.model.lora import load_adapter, save_adapter
 from grpo_train.model.policy import Policy, load_policy, whole_weights
 
 MANIFEST = "manifest.json"
+HIDDEN = ".???-step-*"  # drafts and what is being deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ def save_checkpoint(
     """
     target = folder / f"step-{progress.step:06d}"
     draft = folder / f".new-{target.name}"
+    recover(folder)
     if distributed.rank() == 0:
-        for left in folder.glob(".*-*"):  # of a process that was killed
+        for left in folder.glob(HIDDEN):  # of a process that was killed; newer ones are whole
             shutil.rmtree(left)
         draft.mkdir(parents=True)
     save_weights(policy, draft / "model")
@@ -90,24 +94,53 @@ def _finish(
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
     _write_manifest(draft)
-    if target.exists():
-        _drop(target)
+    gone = [_take_name(target)] if target.exists() else []
     draft.rename(target)
-    _flush(folder)
-    for old in list_checkpoints(folder)[: -keep or None] if keep else []:
-        _drop(old)
+    flush(folder)
+    flush(folder.parent)
+    gone += map(_take_name, list_checkpoints(folder)[:-keep] if keep else [])
+    for old in gone:
+        shutil.rmtree(old)
 
 
-def _drop(checkpoint: Path) -> None:
-    """Take its name away first: a folder half deleted must not look like a checkpoint."""
-    old = checkpoint.rename(checkpoint.with_name(f".old-{checkpoint.name}"))
-    shutil.rmtree(old)
+def _take_name(checkpoint: Path) -> Path:
+    """Before it is deleted: a folder half deleted must not look like a checkpoint."""
+    return checkpoint.rename(checkpoint.with_name(f".old-{checkpoint.name}"))
+
+
+def recover(folder: Path) -> None:
+    """Name the newest whole checkpoint again where a process died while it was being named.
+
+    `.new-…` goes before `.old-…` of the same step, which it was about to replace.
+    """
+    if distributed.rank() == 0:
+        newest = max(map(_step, list_checkpoints(folder)), default=-1)
+        for path in sorted(folder.glob(HIDDEN), key=lambda path: (-_step(path), path.name)):
+            target = path.with_name(path.name[len(".new-") :])
+            if _step(path) > newest and not target.exists() and _is_whole(path):
+                path.rename(target)
+                flush(folder)
+                break
+    distributed.barrier()
+
+
+def _step(checkpoint: Path) -> int:
+    """Of `step-000123`, also under another name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        _check_manifest(checkpoint)
+    except CheckpointError:
+        return False
+    return True
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     found = (path for path in folder.glob("step-*") if (path / MANIFEST).exists())
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=_step)
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -201,15 +234,18 @@ def _digest(path: Path) -> str:
 
 
 def _write_manifest(draft: Path) -> None:
-    """Flush every file, then name them all."""
-    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    """Flush every file, then name them all: a folder that has a manifest has the rest."""
+    inside = sorted(draft.rglob("*"))
+    files = [path for path in inside if path.is_file()]
+    for path in inside:
+        flush(path)
     entries = {str(path.relative_to(draft)): [path.stat().st_size, _digest(path)] for path in files}
     (draft / MANIFEST).write_text(json.dumps(entries, indent=1))
-    for path in [*files, draft / MANIFEST, draft / "model", draft]:
-        _flush(path)
+    flush(draft / MANIFEST)
+    flush(draft)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """To the disk itself: a rename must not overtake the data."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -54,7 +54,15 @@ def wilson(right: float, total: int, z: float = 1.959964) -> tuple[float, float]
 
 
 def bootstrap(per_prompt: Floats, draws: int = 2000) -> tuple[float, float]:
-    """95% interval of the mean over prompts: prompts are resampled, not completions."""
+    """95% interval of the mean over prompts: prompts are resampled, not completions.
+
+    Where all of them are alike there is nothing to resample, and no reason to be certain: Wilson's.
+
+    >>> [round(bound, 3) for bound in bootstrap(np.zeros(10))]
+    [0.0, 0.278]
+    """
+    if np.ptp(per_prompt) == 0:
+        return wilson(float(per_prompt.sum()), len(per_prompt))
     rng = np.random.default_rng(0)
     index = rng.integers(0, len(per_prompt), (draws, len(per_prompt)))
     low, high = np.quantile(per_prompt[index].mean(axis=1), [0.025, 0.975])

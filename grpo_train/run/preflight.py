@@ -10,122 +10,185 @@ import torch
 
 from grpo_train.config import Config
 from grpo_train.engines.decoder import copied_bytes
-from grpo_train.errors import EngineError
+from grpo_train.engines.native import WAYS, NativeEngine
+from grpo_train.errors import FAILURES, ConfigError, EngineError, said
 from grpo_train.model.logprobs import chunk_bytes
 from grpo_train.model.policy import Policy
-from grpo_train.objective.packing import Layout, batch_logprobs, pack
-from grpo_train.rollouts import Engine, Rollouts, Sampling, row_seeds
+from grpo_train.objective.packing import Layout
+from grpo_train.probe import Probe, shortened
+from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts, row_seeds
 
 COPY_TOLERANCE = 0.05  # mean over tokens, of an engine with weights of its own, perhaps in bf16
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # nats a token; bf16 rounds every product
-PROBE_TOKENS = 64  # of a prompt: enough to span a page or a short sliding window
+PROBE_TOKENS = 64  # of a prompt: enough to span a page
 GIB = 1 << 30
+#: What is sampled: prompts, completions of each, tokens of each, and tokens in all that are enough.
+#: A bound on fp32 holds for every token; that on bf16 is of averages.
+FEW, MANY = (2, 3, 8, 1), (8, 4, 16, 256)
+MOST_TURNS = 8  # that a model which ends at once is asked again for more
+SLOW = {  # what a run says of a way of sampling that is not the best
+    "step": "",
+    "ours": "",
+    "masked": "Our attention is wrong for sampling from this model, which is slower with its own",
+    "own": "This model is sampled from by its own `generate`, which is slower",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """Largest differences of a logprob: packed against plain rows, engine against trainer."""
+    """What is right for this model, and how far it is from the model's own forward, in nats at the
+    worst token of fp32, on average of bf16 (`Probe.gap`)."""
 
-    layout: Layout  # the fastest that is right for this model
+    engine: Engine  # as it is to be used: the native one's fastest way
+    layout: Layout  # the fastest packing
     gaps: dict[str, float]  # of each layout tried
     engine_gap: float
+    allowed: float = 0.0  # in bf16
 
     def __str__(self) -> str:
-        found = f"self-test: engine and trainer differ by {self.engine_gap:.1e} nats a token"
-        tried = ", ".join(f"{name} {gap:.1e}" for name, gap in self.gaps.items())
-        found += f"; packing `{self.layout}` ({tried})"
-        if self.layout != "plain":
-            return found
-        return (
-            f"{found}. Our attention is wrong for this model, so each completion gets a row and a "
-            "copy of the prompt of its own, which is slower"
+        tried = "".join(f", packing `{name}` by {gap:.1e}" for name, gap in self.gaps.items())
+        found = (
+            f"self-test: sampling differs from the model's own forward by {self.engine_gap:.1e} "
+            f"nats a token{tried}"
         )
+        if self.allowed:
+            found += f"; bf16 explains {self.allowed:.1e}"
+        if self.layout == "plain":
+            found += (
+                ". Our attention is wrong for training this model, so each completion gets a row "
+                "and a copy of the prompt of its own, which is slower"
+            )
+        slow = SLOW.get(getattr(self.engine, "way", None) or "step")
+        return f"{found}. {slow}" if slow else found
 
 
 def self_test(
     policy: Policy, engine: Engine, prompts: list[list[int]], sampling: Sampling
 ) -> SelfTest:
-    """Sample a little and compare; EngineError where the engine does not sample from the policy.
+    """Sample a little and compare with the model's own forward: what samples and what packs are
+    judged apart, and the fastest of each that is right is taken.
 
-    A model that our attention is wrong for gets its own back, and is compared once more.
+    EngineError where the engine does not sample from the policy, ConfigError where the model cannot
+    be trained. The model's layers are left with the attention that training needs.
     """
-    bound = TOLERANCE[torch.bfloat16 if policy.device.type == "cuda" else torch.float32]
-    apart = COPY_TOLERANCE if engine.copies else bound
+    if isinstance(engine, NativeEngine):
+        engine, probes, engine_gap = _native(policy, engine, prompts, sampling)
+    else:
+        probes, engine_gap = _other(policy, engine, prompts, sampling)
     gaps: dict[str, float] = {}
-    if policy.ours:
-        rollouts, plain, engine_gap = _probe(policy, engine, prompts, sampling)
-        for layout in layouts(policy) if engine_gap <= apart else ():  # NaN is not
-            gaps[layout] = _gap(policy, rollouts, plain, sampling, layout)
-            if gaps[layout] <= bound:
-                return SelfTest(layout, gaps, engine_gap)
-        policy.use_own_attention()
-    _, _, engine_gap = _probe(policy, engine, prompts, sampling)
-    if not engine_gap <= apart:
-        raise EngineError(
-            f"the engine's logprobs differ from the trainer's by {engine_gap:.2g} nats a token\n"
-            + (
-                "hint: does it report the logprobs that it sampled with (processed_logprobs)?"
-                if engine.copies
-                else "hint: does this model support a 4-D attention mask and a custom cache?"
-            )
-        )
-    return SelfTest("plain", gaps, engine_gap)
+    wrong = ""
+    for layout in (*layouts(policy), "plain") if policy.own is not None else ("plain",):
+        gaps[layout], wrong = _judge(probes, layout)
+        if not wrong:
+            policy.use_attention(ours=layout != "plain")
+            return SelfTest(engine, layout, gaps, engine_gap, probes[-1].allowed[0])
+    raise ConfigError(f"cannot train the model: {wrong} - at `model`\n{HINT}")
 
 
 def layouts(policy: Policy) -> tuple[Layout, ...]:
     """What may pack this policy's rollouts, the fastest first."""
-    return ("varlen", "flat") if policy.device.type == "cuda" else ("flat",)
+    return ("varlen", "flat") if policy.device.type == "cuda" and policy.mixed else ("flat",)
 
 
-def _probe(
+def _native(
+    policy: Policy, engine: NativeEngine, prompts: list[list[int]], sampling: Sampling
+) -> tuple[NativeEngine, list[Probe], float]:
+    """The fastest way that is right, what it sampled, and how far off it was."""
+    ways = [engine.way] if engine.way else WAYS[:] if policy.own is not None else WAYS[2:]
+    reason, least = "", math.inf
+    for way in ways:
+        if way == "step" and not copied_bytes(policy):
+            continue
+        probes: list[Probe] = []
+        gap, right = math.inf, True
+        for twin in _precisions(policy):
+            tried = replace(engine, policy=twin, way=way)
+            try:
+                with shortened(policy.model):
+                    rollouts = _sample(tried, prompts, sampling, MANY if twin.mixed else FEW)
+            except FAILURES as error:
+                reason, right = said(error), False
+                break
+            probes.append(_probe(twin, rollouts, sampling))
+            gap = probes[-1].gap(rollouts.old_logprobs)
+            if not probes[-1].right(rollouts.old_logprobs):
+                least, right = min(least, gap), False
+                break
+        if right:
+            return replace(engine, way=way), probes, gap
+    if math.isinf(least):
+        raise ConfigError(
+            f"cannot sample from the model: {reason} - at `model`\n"
+            "hint: models that make a text token by token can be trained"
+        )
+    raise EngineError(_apart(least) + "hint: is it a causal language model?")
+
+
+def _precisions(policy: Policy) -> list[Policy]:
+    """In fp32 a mistake cannot hide behind rounding; then as it will be used."""
+    exact = replace(policy, mixed=False)
+    return [exact, policy] if policy.mixed else [policy]
+
+
+def _other(
     policy: Policy, engine: Engine, prompts: list[list[int]], sampling: Sampling
-) -> tuple[Rollouts, torch.Tensor, float]:
-    """A few rollouts, their logprobs by plain rows, and how far the engine's are from them."""
-    probe = [ids[-PROBE_TOKENS:] for ids in prompts[:2]]
-    short = replace(sampling, max_tokens=8)
-    rollouts = engine.generate(probe, 3, short, row_seeds(0, torch.arange(3 * len(probe))))
-    plain = _logprobs(policy, rollouts, sampling.temperature, "plain")
-    apart = (rollouts.old_logprobs - plain).abs()
-    return rollouts, plain, float(apart.mean() if engine.copies else apart.max())
+) -> tuple[list[Probe], float]:
+    """What another engine sampled, and how far off it was. Its windows are those of the model."""
+    rollouts = _sample(engine, prompts, sampling, MANY if policy.mixed else FEW)
+    probe = _probe(policy, rollouts, sampling, short=False)
+    if engine.copies:
+        gap = float((rollouts.old_logprobs - probe.logprobs("plain")).abs().mean())
+        right = gap <= COPY_TOLERANCE
+    else:
+        gap, right = probe.gap(rollouts.old_logprobs), probe.right(rollouts.old_logprobs)
+    if not right:
+        raise EngineError(
+            _apart(gap)
+            + "hint: does it report the logprobs that it sampled with (processed_logprobs)?"
+        )
+    return [_probe(twin, rollouts, sampling) for twin in _precisions(policy)], gap
 
 
-def _gap(
-    policy: Policy, rollouts: Rollouts, plain: torch.Tensor, sampling: Sampling, layout: Layout
-) -> float:
-    """How far packing is from plain rows; infinitely where it cannot be done, or undone, here."""
+def _apart(gap: float) -> str:
+    return f"the engine's logprobs differ from the model's own by {gap:.2g} nats a token\n"
+
+
+def _sample(
+    engine: Engine, prompts: list[list[int]], sampling: Sampling, size: tuple[int, int, int, int]
+) -> Rollouts:
+    """A few rollouts."""
+    most, n, tokens, enough = size
+    probe = [ids[-PROBE_TOKENS:] for ids in prompts[:most]]
+    short = replace(sampling, max_tokens=tokens)
+    parts: list[Rollouts] = []
+    while len(parts) < MOST_TURNS and sum(len(part.ids) for part in parts) < enough:
+        seeds = row_seeds(len(parts), torch.arange(n * len(probe)))
+        parts.append(engine.generate(probe, n, short, seeds))
+    return join_rollouts(parts)
+
+
+def _probe(policy: Policy, rollouts: Rollouts, sampling: Sampling, *, short: bool = True) -> Probe:
+    """What the model says of them; ConfigError where it cannot be asked, or plain rows fail."""
     try:
-        back = layout == "varlen"
-        found = _logprobs(policy, rollouts, sampling.temperature, layout, backward=back)
-    except (ImportError, NotImplementedError, RuntimeError):
-        if layout != "varlen":
-            raise
-        return math.inf
-    return float((found - plain).abs().max())
+        return Probe.of(policy, rollouts, sampling.temperature, short=short)
+    except FAILURES as error:
+        raise ConfigError(f"cannot train the model: {said(error)} - at `model`\n{HINT}") from error
 
 
-def _logprobs(
-    policy: Policy,
-    rollouts: Rollouts,
-    temperature: float,
-    layout: Layout,
-    *,
-    backward: bool = False,
-) -> torch.Tensor:
-    found = torch.zeros(len(rollouts.ids))
-    with torch.set_grad_enabled(backward):
-        for batch in pack(rollouts, torch.ones(len(rollouts)).bool(), 4096, layout):
-            logp, _ = batch_logprobs(
-                policy,
-                batch.to(policy.device),
-                temperature=temperature,
-                support=rollouts.support,
-                with_entropy=False,
-            )
-            found[batch.token] = logp.detach().cpu()
-            if backward:
-                torch.autograd.backward(logp.sum())
-    policy.model.zero_grad(set_to_none=True)
-    return found
+HINT = "hint: a causal language model is needed whose logits are one product of its last states"
+
+
+def _judge(probes: list[Probe], layout: Layout) -> tuple[float, str]:
+    """How far a layout is off, infinitely where it cannot be done, or undone; what is wrong."""
+    gap = math.inf
+    for probe in probes[-1:] if layout == "varlen" else probes:  # flash attention knows no fp32
+        try:
+            found = probe.logprobs(layout, backward=True)
+        except FAILURES as error:
+            return math.inf, said(error)
+        gap = probe.gap(found)
+        if not probe.right(found):
+            return gap, f"its logprobs differ from those of its own forward by {gap:.2g} nats"
+    return gap, ""
 
 
 def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str, float]:
@@ -138,9 +201,10 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     c = policy.model.config.get_text_config()
     weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
     trained = 4.0 * sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
-    width = 2 if policy.device.type == "cuda" else 4
-    heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-    head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    # Where layers have states and no heads, these are as wide as keys at most.
+    queries = getattr(c, "num_attention_heads", None) or 1
+    heads = getattr(c, "num_key_value_heads", None) or queries
+    head_dim = getattr(c, "head_dim", None) or c.hidden_size // queries
     rows = min(config.sampling.max_rows, config.prompts_per_step * config.sampling.group_size)
     prompts = min(config.prompts_per_step, 2 * -(-rows // config.sampling.group_size))
     columns = rows * config.sampling.max_tokens + prompts * longest_prompt
@@ -152,9 +216,9 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
         "optimizer": 2 * trained,
         "reference": weights if config.loss.kl_coef and policy.adapter is None else 0.0,
         "copies": float(copied_bytes(policy)),
-        "cache": 2.0 * width * columns * c.num_hidden_layers * heads * head_dim,
+        "cache": 2.0 * policy.held.itemsize * columns * c.num_hidden_layers * heads * head_dim,
         "activations": float(
-            width * config.token_budget * c.hidden_size * (34 * layers + boundary)
+            policy.compute.itemsize * config.token_budget * c.hidden_size * (34 * layers + boundary)
         ),
         "head": 3.0 * chunk_bytes(policy.device),
     }

@@ -7,6 +7,7 @@ runs/<name>/
   metrics.jsonl      one object a step; evaluations have their own lines
   samples.jsonl      one group a step, with its scores and statuses; rows that show an alarm
   alarms.jsonl       what went wrong, and where in samples.jsonl it shows
+  *.1.jsonl          the logs of a first try that ended before its first checkpoint
   checkpoints/       step-000050/ …
   model/             the trained policy, a Hugging Face directory
   report.html        curves, alarms, samples with their trees; self-contained
@@ -31,6 +32,7 @@ from grpo_train import distributed
 from grpo_train.config import Config, dump_config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
+from grpo_train.run.checkpoint import flush
 from grpo_train.run.report import write_report
 from grpo_train.run.trackers import Tracker, open_trackers
 from grpo_train.scoring import Scored
@@ -50,7 +52,7 @@ class Record:
 
     def check_free(self) -> None:
         """A folder that already holds a run is not written over."""
-        if (self.folder / "metrics.jsonl").exists():
+        if self._logs() or any(self.checkpoints.glob("*step-*")):
             raise ConfigError(
                 f"{self.folder} holds a run already - at `name`\n"
                 f"hint: grpo-train resume {self.folder}, or another name"
@@ -120,11 +122,31 @@ class Record:
 
     def truncate(self, step: int) -> None:
         """Forget what came after a checkpoint, so that a resumed run does not write it twice."""
-        for name in LOGS:
-            path = self.folder / name
-            if path.exists():
-                kept = [line for line in _whole_lines(path) if line["step"] <= step]
-                _replace(path, "".join(_line(row) for row in kept))
+        for path in self._logs():
+            kept = [line for line in _whole_lines(path) if line["step"] <= step]
+            _replace(path, "".join(_line(row) for row in kept))
+
+    def reached(self) -> int:
+        """The last step that a log knows of."""
+        return max((row["step"] for path in self._logs() for row in _whole_lines(path)), default=0)
+
+    def put_aside(self) -> list[str]:
+        """Rename the logs of a run that starts again, if there is a step in them; the new names."""
+        if not self.reached():
+            return []
+        number = 1
+        while list(self.folder.glob(f"*.{number}.jsonl")):
+            number += 1
+        found = {path: path.with_suffix(f".{number}.jsonl") for path in self._logs()}
+        if not self.quiet:
+            for path, aside in found.items():
+                path.rename(aside)
+        return [aside.name for aside in found.values()]
+
+    def flush(self) -> None:
+        """To the disk itself: a checkpoint must not be ahead of the logs."""
+        for path in [] if self.quiet else self._logs():
+            flush(path)
 
     def read(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a log."""
@@ -142,6 +164,10 @@ class Record:
         logs = [self.read(name) for name in LOGS]
         return write_report(self.folder, *logs)
 
+    def _logs(self) -> list[Path]:
+        """Those that there are."""
+        return [path for name in LOGS if (path := self.folder / name).exists()]
+
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
         if self.quiet:
             return
@@ -153,6 +179,7 @@ def _replace(path: Path, text: str) -> None:
     """Whole or not at all, whenever the process dies."""
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
+    flush(draft)
     draft.replace(path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import grpo_rewards as gr
 from grpo_train.config import load_config
 from grpo_train.errors import ConfigError
+from grpo_train.scoring import find_beside
 
 #: What stands together in one chart: the start of a metric's name, and the heading.
 SECTIONS = (("reward", "Reward"), ("score/", "Scores"), ("eval/", "Held out"), ("", "Training"))
@@ -86,8 +87,11 @@ def _explain(report: gr.Report, folder: Path, rows: Sequence[gr.ReportRow], samp
     """Trees for the rows, and where formats are left, where the run's ruleset can be had and its
     inputs are in the samples."""
     try:
-        params = dict(load_config(folder / "config.toml").reward.params)
-        with gr.load(folder / "ruleset.reward", params=params) as scorer:
+        reward = load_config(folder / "config.toml").reward
+        if reward.allow_extern:
+            find_beside(reward.ruleset)  # where the functions are; the folder has the text only
+        path, allow = folder / "ruleset.reward", reward.allow_extern
+        with gr.load(path, params=dict(reward.params), allow_extern=allow) as scorer:
             for row in rows:
                 row.explain(scorer, samples[row.row])
             report.formats(scorer, samples)

@@ -13,22 +13,23 @@ from grpo_train import distributed
 
 @dataclass(slots=True)
 class Stop:
-    """True once there is a reason to end the run."""
+    """A wish to end the run, and what all its processes have made of it.
 
-    reason: str = ""
+    A signal may reach one process only, and at any moment: `wish` is for nobody to act upon.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self.reason)
+    wish: str = ""  # of this process
+    reason: str = ""  # agreed: the same in every process
 
     def agreed(self) -> bool:
-        """Whether any process of the run has a reason: then all have it."""
-        for reason in distributed.gather(self.reason):
-            self.because(reason)
-        return bool(self)
+        """Whether any process of the run wishes to stop; every process must ask."""
+        # Of what was gathered alone: a wish that comes meanwhile is not known to the others.
+        self.reason = next(filter(None, distributed.gather(self.wish)), "")
+        return bool(self.reason)
 
     def because(self, reason: str) -> None:
-        """The first reason stays."""
-        self.reason = self.reason or reason
+        """The first wish stays."""
+        self.wish = self.wish or reason
 
 
 @contextmanager

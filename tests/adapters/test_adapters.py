@@ -388,8 +388,6 @@ def test_a_pickled_adapter_scores_in_a_spawned_process(tmp_path: Path) -> None:
 def test_inspect_scores_a_sample() -> None:
     from inspect_ai.scorer import Target
 
-    state = SimpleNamespace(
-        metadata={}, input_text="p", output=SimpleNamespace(completion="#### 9")
-    )
+    state = SimpleNamespace(metadata={}, input="p", output=SimpleNamespace(completion="#### 9"))
     score = asyncio.run(gsm8k().as_inspect()(state, Target("9")))
     assert score.value == {"reward": 1.0, "correct": 1.0, "answered": 1.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 from conftest import ROOT
 from typer.testing import CliRunner
 
+import grpo_rewards as gr
 from grpo_rewards.cli.main import app
+from grpo_rewards.data.file_scoring import score_file
+from grpo_rewards.errors import OverwriteError
 
 RULESET = ROOT / "rulesets" / "gsm8k.reward"
 ROWS = [
@@ -253,3 +257,100 @@ def test_calibrate_and_diff_print_tables(data: Path) -> None:
     assert run("calibrate", RULESET, labelled, "--label", "ok", "--score", "x").returncode == 2
     result = run("diff", RULESET, RULESET, data)
     assert result.returncode == 0 and "reward" in result.stdout
+
+
+# What is read is never written over
+
+SCORED = [{"completion": "#### 9", "answer": "9"}, {"completion": "#### 8", "answer": "9"}]
+
+
+def _symlink(file: Path) -> Path:
+    (file.parent / "linked.jsonl").symlink_to(file)
+    return file.parent / "linked.jsonl"
+
+
+def _hard_link(file: Path) -> Path:
+    os.link(file, file.parent / "hard.jsonl")
+    return file.parent / "hard.jsonl"
+
+
+def _other_path(file: Path) -> Path:
+    return file.parent / ".." / file.parent.name / "." / file.name
+
+
+ALIASES = {
+    "itself": lambda file: file, "symlink": _symlink, "hard link": _hard_link,
+    "other path": _other_path, "relative": lambda file: Path(os.path.relpath(file, ROOT)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """A ruleset, data and scores: what commands read."""
+    rules, data, scores = (tmp_path / f"{n}" for n in ("r.reward", "data.jsonl", "scores.jsonl"))
+    rules.write_bytes(RULESET.read_bytes())
+    data.write_text("".join(json.dumps(row) + "\n" for row in SCORED))
+    with gr.load(rules, workers=0) as scorer:
+        score_file(scorer, data, scores)
+    return {"rules": rules, "data": data, "scores": scores}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+@pytest.mark.parametrize(
+    ("command", "source"),
+    [
+        ("score {rules} {data} -o {new}", "data"),
+        ("score {rules} {data} -o {new} --resume", "data"),
+        ("score {rules} {data} --profile {new}", "data"),
+        ("score {rules} {data} --profile {new}", "rules"),
+        ("report {scores} -o {new}", "scores"),
+        ("report {data} {scores} -o {new}", "scores"),
+        ("report {scores} --ruleset {rules} -o {new}", "rules"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    files: dict[str, Path], tmp_path: Path, command: str, source: str, alias: str
+) -> None:
+    new = ALIASES[alias](files[source])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OverwriteError, match=r"^[^\n]*which is read$"):
+        arguments = [part.format(**files, new=new) for part in command.split()]
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_refusal_is_one_line_and_exit_2(files: dict[str, Path]) -> None:
+    before = files["data"].read_bytes()
+    result = run("score", files["rules"], files["data"], "-o", files["data"])
+    assert result.returncode == 2
+    said = "".join(result.stderr.splitlines())  # a narrow terminal breaks the line
+    assert said == f"{files['data']}: it would overwrite {files['data']}, which is read"
+    assert files["data"].read_bytes() == before
+
+
+def test_a_run_or_a_memo_does_not_take_its_data_away(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    kept, memo = tmp_path / ".out.jsonl.run", tmp_path / "memo"
+    for folder, name in ((kept, "rows"), (memo, "verdicts.sqlite3")):
+        folder.mkdir()
+        (folder / name).write_bytes(files["data"].read_bytes())
+        (tmp_path / f"{name}.jsonl").symlink_to(folder / name)
+    for name, option in (("rows", ["-o", "out.jsonl"]), ("verdicts.sqlite3", ["--memo", "memo"])):
+        data = tmp_path / f"{name}.jsonl"
+        places = [option[0], str(tmp_path / option[1])]
+        with pytest.raises(OverwriteError):
+            arguments = ["score", str(files["rules"]), str(data), *places]
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert data.read_bytes() == files["data"].read_bytes()
+
+
+def test_python_refuses_too(files: dict[str, Path], tmp_path: Path) -> None:
+    with gr.load(files["rules"], workers=0) as scorer:
+        for alias in ("itself", "symlink", "hard link", "other path"):
+            with pytest.raises(gr.BatchError, match="which is read"):
+                score_file(scorer, files["data"], ALIASES[alias](files["data"]))
+    (tmp_path / "outer.reward").write_text('import "r.reward" as r\nreward = r.correct')
+    with gr.load(tmp_path / "outer.reward", workers=0) as outer, pytest.raises(OverwriteError):
+        outer.save(tmp_path / "r.reward")
+    assert files["rules"].read_bytes() == RULESET.read_bytes()

@@ -8,6 +8,7 @@ import pickle
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -117,6 +118,38 @@ def test_what_it_raises_is_an_error_with_the_row_of_the_batch() -> None:
     assert isinstance(caught.value.__cause__.__cause__, KeyError)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [None, 0.5, "12", {"a": 1, "b": 2}, np.array(0.5), [0.5], (1 / n for n in (1, 0))],
+    ids=["none", "number", "text", "mapping", "scalar", "short", "raises"],
+)
+def test_a_batch_rule_without_a_value_a_row_is_an_error_with_its_name(bad: object) -> None:
+    @gr.rule(range=(0, 1), batch=True)
+    def absent(values: list[float]) -> list[float]:
+        return bad  # type: ignore[return-value]
+
+    with pytest.raises(gr.RuleError, match="rule `absent` failed on row 1: "):
+        gr.compile(reward=absent(value))(value=[None, 0, 1])
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=8), st.booleans())
+def test_none_for_a_row_is_null_by_row_and_at_once(
+    answers: list[float | None], array: bool
+) -> None:
+    @gr.rule(range=(0, 1), batch=True)
+    def some(places: list[float]) -> list[float | None]:
+        found = [answers[int(i)] for i in places]
+        return np.array(found, dtype=object) if array else found  # type: ignore[return-value]
+
+    @gr.rule(range=(0, 1))
+    def one(place: float) -> float | None:
+        return answers[int(place)]
+
+    scorer = gr.compile(by_row=one(value), reward=some(value))
+    columns = scorer(value=list(range(len(answers)))).to_columns()
+    assert columns["by_row"] == columns["reward"] == answers
+
+
 def test_not_a_number_and_none_are_null() -> None:
     @gr.rule()
     def odd(value: float) -> float:
@@ -199,9 +232,13 @@ def test_the_declaration_is_part_of_the_hash(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("target", "code"),
     [("nowhere_at_all:f", "N11"), ("my_rules:nothing", "N11"), ("my_rules", "N11"),
-     ("my_rules:gr", "N11"), ("my_rules:brevity", "T81")],
+     ("my_rules:gr", "N11"), ("my_rules:brevity", "T81"), ("broken_rules:f", "N11")],
 )  # fmt: skip
-def test_a_function_that_cannot_be_had_is_a_finding(examples: Path, target: str, code: str) -> None:
+def test_a_function_that_cannot_be_had_is_a_finding(
+    examples: Path, target: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_rules.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
     text = f'input a: text\nextern brevity(text): num in 0..2 from "{target}"\nreward = brevity(a)'
     with pytest.raises(gr.RulesetError, match=code):
         gr.loads(text, allow_extern=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from strategies import sound_rulesets
 
 import grpo_rewards as gr
+from grpo_rewards.audit.test_blocks import run_tests
 from grpo_rewards.compiler.statements import check
 from grpo_rewards.syntax.parser import parse_all
 
@@ -85,6 +89,12 @@ def test_one_run_reports_all_and_does_not_repeat_itself() -> None:
         ("p and not p", "0..0"),
         ("schedule(a, 0 -> 0.25, 9 -> 1)", "0.25..1"),
         ("exp(clamp(a, 0, 0)) + sqrt(4)", "3..3"),
+        ("p if a > 0 else null", "0..1"),
+        ("case { p -> 2, a > 0 -> 3 }", "2..3"),
+        ("1 + (null if p else p)", "1..1"),
+        ("null ?? p", "0..1"),
+        ("(p if p else null) + (1 if p else null)", "2..2"),
+        ("(null if p else null) + a", "-inf..inf"),
     ],
 )
 def test_ranges_are_inferred(expr: str, interval: str) -> None:
@@ -197,3 +207,64 @@ def test_functions_that_expand_without_end_are_refused() -> None:
     lines += [f"let f{i}(x) = f{i - 1}(f{i - 1}(x))" for i in range(1, 40)]
     with pytest.raises(gr.RulesetError):
         gr.loads("\n".join([*lines, "input a: num", "reward = f39(a)"]))
+
+
+# Files that import files
+
+INNER = """input completion: chat
+input gold: text from "solution" | "answer"
+input n_tokens: num from "length"
+score correct = math.equal(extract.boxed(completion), gold)
+score short = n_tokens < 10
+reward = correct
+"""
+OUTER = 'import "inner.reward" as i\nreward = i.correct + 0.5 * i.short\n'
+
+
+def imported(tmp_path: Path, outer: str, inner: str = INNER) -> gr.Scorer:
+    (tmp_path / "inner.reward").write_text(inner, encoding="utf-8")
+    (tmp_path / "outer.reward").write_text(outer, encoding="utf-8")
+    return gr.load(tmp_path / "outer.reward", workers=0)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        'test "t" { gold: "1" completion: "\\\\boxed{1}" n_tokens: 3 expect reward == 1.5 }',
+        "attack [empty] expect reward <= 0.5 or n_tokens < 9",
+        "check k: dataset.mean(n_tokens) < 10",
+    ],
+    ids=["test", "attack", "check"],
+)
+def test_imported_inputs_bind_as_their_own_file_says(tmp_path: Path, block: str) -> None:
+    bare, full = imported(tmp_path, OUTER), imported(tmp_path, OUTER + block)
+    assert full.hash == bare.hash
+    assert full.graph.inputs == bare.graph.inputs
+    chat = [{"role": "assistant", "content": "\\boxed{1}"}]
+    for scorer in (bare, full):
+        assert scorer(completion=[chat], solution=["1"], length=[3]).reward.tolist() == [1.5]
+    assert all(result.passed for result in run_tests(full))
+
+
+def test_what_a_file_declares_goes_before_what_needs_no_statement(tmp_path: Path) -> None:
+    outer = 'let n = n_tokens\nimport "inner.reward" as i\nreward = n'
+    for text in (outer, 'import "inner.reward" as i\nreward = n_tokens'):
+        assert imported(tmp_path, text)(length=[3], n_tokens=[4]).reward.tolist() == [3]
+    own = 'import "inner.reward" as i\ninput n_tokens: num\nreward = i.short'
+    assert imported(tmp_path, own)(length=[3], n_tokens=[14]).reward.tolist() == [0]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_one_column_of_two_types_is_refused(tmp_path: Path, is_first: bool) -> None:
+    lines = ["input gold: num", 'import "inner.reward" as i']
+    outer = "\n".join([*(lines if is_first else lines[::-1]), "reward = i.correct + gold"])
+    with pytest.raises(gr.RulesetError, match=r"`gold` is a (num|text) here and a (text|num)"):
+        imported(tmp_path, outer)
+
+
+def test_a_chat_scores_with_the_ruleset_of_two_files() -> None:
+    scorer = gr.load(ROOT / "rulesets" / "multilingual.reward", workers=0)
+    text = "<think>Six times seven is forty two, and that is it.</think><answer>42</answer>"
+    chat = [{"role": "user", "content": "6 * 7?"}, {"role": "assistant", "content": text}]
+    found = scorer(completion=[chat, text], solution=["42", "42"], language=["en", "en"])
+    assert found.reward.tolist() == [1.6, 1.6]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,16 @@ import scored_run
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import grpo_rewards as gr
-from grpo_rewards.data.file_scoring import Task, score_file
+from grpo_rewards.cli.main import app
+from grpo_rewards.data.file_scoring import Stopped, Task, score_file
+from grpo_rewards.data.processes import Processes
 from grpo_rewards.data.reader import Shard
 from grpo_rewards.data.speedscope import speedscope, stacks
 from grpo_rewards.data.statistics import Totals
+from grpo_rewards.report.scores_page import scores_report
 from grpo_rewards.scoring.dataset_checks import Checks
 
 RULESETS = {"rows": scored_run.RULESET, "groups": scored_run.GROUPED}
@@ -233,3 +239,117 @@ def test_an_interrupt_says_what_is_kept(tmp_path: Path, rules: Path) -> None:
     assert [path.name for path in sorted(tmp_path.glob("*o.jsonl*"))] == [
         "o.jsonl", "o.jsonl.meta.json",
     ]  # fmt: skip
+
+
+# -- what is warned of ----------------------------------------------------------------------------
+
+GSM8K = ROOT / "rulesets" / "gsm8k.reward"
+MARKED = [{"completion": f"so\nA: {i}\n ", "gold": f"#### {i}"} for i in range(700)]
+
+
+def test_an_answer_that_is_marked_otherwise_is_warned_of(tmp_path: Path) -> None:
+    data, out = scored_run.write_rows(tmp_path / "d.jsonl", MARKED), tmp_path / "s.jsonl"
+    command = ["score", str(GSM8K), str(data), "-o", str(out)]
+    shown = CliRunner().invoke(app, command).stdout
+    assert (
+        "warning: `correct`: extract.after(completion, '####') found something in none of 700 "
+        in shown
+    )
+    assert "hint: `completion` of the first row ends in 'A: 0'; " in shown
+    (told,) = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["warnings"]
+    assert (told["score"], told["reads"], told["rows"], told["found"]) == (
+        "correct",
+        "completion",
+        700,
+        0,
+    )
+    (note,) = scores_report([out]).notes
+    assert "found something in none of 700 rows. `completion` of the first row ends in" in note
+    right = CliRunner().invoke(app, [*command, "--set", "marker=A:", "--json"]).stdout
+    assert json.loads(right)["warnings"] == []
+    assert scores_report([out]).notes == []
+
+
+def test_a_parquet_file_keeps_the_warnings_for_its_report(tmp_path: Path) -> None:
+    data, out = scored_run.write_rows(tmp_path / "d.jsonl", MARKED[:20]), tmp_path / "s.parquet"
+    with gr.load(GSM8K, workers=0) as scorer:
+        score_file(scorer, data, out)
+    assert len(scores_report([out]).notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "warned"),
+    [
+        ("math.equal(extract.boxed(completion), gold)", ["extract.boxed(completion)"]),
+        ("math.equal(completion, extract.after(gold, '####'))", []),
+        ("math.equal(completion, extract.boxed(gold))", ["extract.boxed(gold)"]),
+        ("extract.fence(completion) == null", []),  # there shall be none
+        ("text.length(extract.fence(completion) ?? completion)", []),  # there is another way
+        ("text.length(extract.fence(completion) ?? '')", ["extract.fence(completion)"]),
+        (
+            "math.equal(extract.boxed(completion) ?? extract.fence(completion), gold)",
+            ["extract.boxed(completion) ?? extract.fence(completion)"],
+        ),
+        ("math.equal(extract.boxed(completion) ?? extract.after(completion, 'A:'), gold)", []),
+        (  # the first that finds nothing is to blame
+            "math.equal(extract.last_number(extract.tag(completion, 'x', which='first')), gold)",
+            ["extract.tag(completion, 'x', which='first')"],
+        ),
+    ],
+)
+def test_an_extraction_is_warned_of_where_its_null_goes_on(
+    tmp_path: Path, score: str, warned: list[str]
+) -> None:
+    data = scored_run.write_rows(tmp_path / "d.jsonl", MARKED[:30])
+    head = "input completion: chat\ninput gold: text\nlet used = gold\n"
+    text = f"{head}reward = {score}\n".replace("'", '"')
+    with gr.loads(text, workers=0) as scorer:
+        found = score_file(scorer, data, None).warnings
+    assert [warning.does for warning in found] == warned
+
+
+@pytest.fixture(scope="module")
+def gsm8k() -> Iterator[tuple[gr.Scorer, Processes]]:
+    with gr.load(GSM8K, workers=0) as scorer, Processes(scorer, 2) as engine:
+        yield scorer, engine
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(0, 350),
+    right=st.integers(0, 5),
+    size=st.integers(20, 200),
+    at=st.integers(0, 9),
+)
+def test_the_warning_is_there_if_and_only_if_less_than_one_in_a_hundred_is_found(
+    folder: Path, gsm8k: tuple[gr.Scorer, Processes], rows: int, right: int, size: int, at: int
+) -> None:
+    """In one process, in two, and in a run that is cut off and gone on with."""
+    right = min(right, rows)
+    texts = ["#### 1"] * right + ["A: 1"] * (rows - right)
+    data = folder / "warned.jsonl"
+    scored_run.write_rows(data, [{"completion": text, "gold": "1"} for text in texts])
+    scorer, engine = gsm8k
+    out, task = folder / "warned.out.jsonl", Task(batch_rows=size)
+    whole = score_file(scorer, data, out, task).warnings
+    assert len(whole) == (100 * right < rows)
+    assert [(w.rows, w.found) for w in whole] == [(rows, right)] * len(whole)
+    meta = out.with_name(f"{out.name}.meta.json")
+    kept = meta.read_text()
+    assert score_file(scorer, data, out, task, engine=engine).warnings == whole
+    assert meta.read_text() == kept
+    with contextlib.suppress(Stopped):
+        score_file(scorer, data, out, task, progress=_stop_after(at))
+    assert score_file(scorer, data, out, task, resume=True).warnings == whole
+    assert meta.read_text() == kept
+
+
+def _stop_after(batches: int) -> Callable[[int], None]:
+    left = [batches]
+
+    def progress(rows: int) -> None:
+        left[0] -= rows > 0
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    return progress

@@ -16,7 +16,7 @@ MUTANTS = [
     Mutant(
         "ties found by the std",
         "objective/advantage.py",
-        "    return high > low",
+        "    return high - low > rounding(torch.maximum(high.abs(), low.abs())) + noise",
         "    return reward.nan_to_num().std(-1) > 1e-9",
         "advantage",
     ),

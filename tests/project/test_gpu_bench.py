@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", str(ROOT / "benchmarks/gpu.py"), *arguments]
+    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 

@@ -24,8 +24,8 @@ ORDER = {
         compiler
         adapters
         scoring
-        data
         explain
+        data
         audit
         testing report pandas
         server lsp
@@ -33,6 +33,7 @@ ORDER = {
     """,
     "grpo_train": """
         errors
+        bounds
         config distributed
         model
         rollouts data

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import any_text
 
 import grpo_rewards as gr
 
@@ -54,13 +60,44 @@ def test_accuracy_agrees_with_trl_on_honest_answers() -> None:
 THOUGHTS = [
     ("<think>a</think>b", True), ("<think>a</think>", True), ("a<think>b</think>", False),
     ("<think>a", False), ("<think>a<think>b</think>c", False), ("", False),
+    ("<think>a</think>b<think>", False), ("<think>a</think><think>b</think>", False),
+    ("<think>a <table> b</think>c", True), ("<think>a</think>b</think>", True),
 ]  # fmt: skip
+PIECES = [
+    "<think>",
+    "</think>",
+    "<think",
+    "think>",
+    "<",
+    "</",
+    "<table>",
+    "a",
+    "\n",
+    "\r\n",
+    "\u2028",
+]
 
 
-def test_the_thought_format_agrees_with_trl() -> None:
-    pattern = "(?s)<think>(?:[^<]|<[^t/]|</[^t])*</think>.*"
-    thought = gr.match(gr.regex_format("thought", pattern), gr.completion)
-    texts = [text for text, _ in THOUGHTS]
-    ours = [bool(value) for value in gr.compile(reward=thought.ok)(completion=texts).reward]
-    theirs = [bool(value) for value in rewards.think_format_reward(chat(texts))]
-    assert ours == theirs == [fits for _, fits in THOUGHTS]
+def thought_port() -> gr.Scorer:
+    """The ruleset that docs/migration.md gives for `think_format_reward`."""
+    text = (ROOT / "docs" / "migration.md").read_text("utf-8")
+    (row,) = (line for line in text.splitlines() if line.startswith("| `think_format_reward`"))
+    expression, declaration = re.findall(r"`([^`]+)`", row)[1:3]
+    head = f"input completion: chat\n{declaration.replace(chr(92) + '|', '|')}\n"
+    return gr.loads(f"{head}reward = {expression}", workers=0)
+
+
+PORT = thought_port()
+
+
+@pytest.mark.parametrize(("text", "fits"), THOUGHTS)
+def test_the_thought_format_agrees_with_trl(text: str, fits: bool) -> None:
+    assert PORT(completion=[text]).reward.tolist() == [fits]
+    assert rewards.think_format_reward(chat([text])) == [fits]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=6).map("".join), any_text)
+def test_the_thought_format_agrees_with_trl_on_any_text(text: str, more: str) -> None:
+    texts = [text, f"<think>{text}", f"<think>{text}</think>{more}", text + more, more]
+    theirs = rewards.think_format_reward(chat(texts))
+    assert PORT(completion=texts).reward.tolist() == theirs

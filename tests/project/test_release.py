@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+import grpo_rewards as gr
+from grpo_rewards.scoring.scorer import engine_versions
+from grpo_rewards.server.openapi import document
 
-def run(*command: str, cwd: Path = ROOT) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+def run(*command: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -83,3 +93,72 @@ def test_the_wheel_works_in_a_bare_environment(built: Path, tmp_path: Path) -> N
     (tmp_path / "typed.py").write_text(TYPED)
     said = run(str(bin_ / "mypy"), "--strict", "typed.py", cwd=tmp_path)
     assert 'note: Revealed type is "numpy.ndarray' in said
+
+
+UNINSTALLED = """
+import importlib.metadata as metadata, sys
+
+def from_name(name):
+    raise metadata.PackageNotFoundError(name)
+
+metadata.Distribution.from_name = from_name
+from grpo_rewards.cli.main import main
+
+sys.argv = "grpo-rewards score r.reward d.jsonl -o o.jsonl --memo m --json".split()
+main()
+"""
+
+
+def test_a_checkout_that_nobody_installed_scores(tmp_path: Path) -> None:
+    (tmp_path / "r.reward").write_text(SCORE.replace("\\n", "\n"))
+    (tmp_path / "d.jsonl").write_text('{"completion": "1/2", "gold": "0.5"}\n')
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path}
+    said = run(sys.executable, "-c", UNINSTALLED, cwd=tmp_path, env=env)
+    assert '"mean": 1.0' in said
+    assert '"reward":true' in (tmp_path / "o.jsonl").read_text("utf-8")
+
+
+def test_every_version_is_known_or_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    with gr.loads("reward = 1", workers=0) as scorer:
+        assert document(scorer)["info"]["version"] == scorer.engine["grpo-rewards"]
+        monkeypatch.setattr("importlib.metadata.version", missing)
+        engine_versions.cache_clear()
+        try:
+            assert scorer.engine["grpo-rewards"] == scorer.engine["lark"] == "unknown"
+            assert document(scorer)["info"]["version"] == "unknown"
+        finally:
+            engine_versions.cache_clear()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples", "experiments", "docs"])
+def test_no_script_hides_a_module(folder: str) -> None:
+    """Python looks for modules beside the script that it runs first."""
+    names = {path.stem for path in (ROOT / folder).rglob("*.py")}
+    known = sys.stdlib_module_names | importlib.metadata.packages_distributions().keys()
+    assert names, folder
+    assert not names & known
+
+
+def test_every_required_package_is_imported() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        required = tomllib.load(file)["project"]["dependencies"]
+    needed = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in required}
+    imported = {
+        name.split(".")[0]
+        for path in (ROOT / "grpo_rewards").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+        if name
+    }
+    distributions = importlib.metadata.packages_distributions()
+    used = {
+        dist.lower().replace("_", "-") for name in imported for dist in distributions.get(name, ())
+    }
+    assert needed <= used

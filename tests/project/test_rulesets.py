@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import grpo_rewards as gr
 from grpo_rewards.audit.examine import attack
@@ -97,6 +103,106 @@ def _row(path: Path) -> str:
     scores = ", ".join(f"`{name}`" for name in graph.scores)
     link = f"[{path.stem}]({path.name})"
     return f"| {link} | {title.doc} | {scores} | {graph.ranges['reward']} | {level} |"
+
+
+# A right answer earns more than any other, whatever is paid for besides it.
+
+THOUGHTS = st.sampled_from(
+    [
+        "We add both numbers, so we are done here. ",
+        "Wir addieren beide Zahlen, also sind wir fertig. ",
+        "我们把这两个数加起来，所以做完了。",
+        "so so so so so so ",
+    ]
+)
+THOUGHT = st.tuples(THOUGHTS, THOUGHTS, st.integers(1, 40)).map(lambda t: t[0] + t[1] * t[2])
+TAGGED = "<think>{thought}</think><answer>{answer}</answer>"
+RECORD = {"name": "Ada", "date": "1843-09-01", "total": 12.5}
+SILENT = ["", "I do not know.", "{thought}", "<think>{thought}</think>"]
+
+#: ruleset: (the form of a right completion, its answer, the wrong ones, the other columns)
+ANSWERED = {
+    "arithmetic": (TAGGED, "11", ["12", "", "gold"], {"gold": "11"}),
+    "competition": ("{thought} \\boxed{{{answer}}}", "11", ["12", "", "11, 12"], {"gold": "11"}),
+    "countdown": (TAGGED, "3 + 8", ["11", "8 * 3", ""], {"nums": [3, 8], "target": 11}),
+    "gsm8k": ("{thought}\n#### {answer}", "11", ["12", "", "?"], {"gold": "11"}),
+    "json_extract": (
+        "<think>{thought}</think>{answer}",
+        json.dumps(RECORD),
+        [json.dumps(RECORD | {"total": 13}), json.dumps(RECORD | {"more": 1}), "{}", "[]"],
+        {"gold": json.dumps(RECORD)},
+    ),
+    "multilingual": (TAGGED, "11", ["12", "", "gold"], {"gold": "11", "lang": "de"}),
+    "r1_zero": (TAGGED, "11", ["12", "", "gold"], {"gold": "11", "lang": "en"}),
+}
+
+
+@pytest.fixture(scope="module")
+def scorers() -> Iterator[dict[str, gr.Scorer]]:
+    found = {path.stem: gr.load(path, workers=0) for path in SHIPPED}
+    yield found
+    for scorer in found.values():
+        scorer.close()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_right_answer_earns_more_than_any_wrong_or_empty_one(
+    scorers: dict[str, gr.Scorer], data: st.DataObject
+) -> None:
+    assert set(scorers) == set(ANSWERED)
+    name = data.draw(st.sampled_from(sorted(ANSWERED)))
+    form, answer, wrong, columns = ANSWERED[name]
+    answers = data.draw(st.lists(st.sampled_from([answer, *wrong, None]), min_size=2, max_size=8))
+    texts = [
+        (data.draw(st.sampled_from(SILENT)) if given is None else form).format(
+            thought=data.draw(THOUGHT), answer=given
+        )
+        for given in [answer, *answers]
+    ]
+    size = len(texts)
+    lengths = st.integers(0, 9000) | st.sampled_from([3072, 3073, 4050, 4095, 4096, 4097])
+    found = scorers[name](
+        completion=texts,
+        n_tokens=data.draw(st.lists(lengths, min_size=size, max_size=size)),
+        truncated=data.draw(st.lists(st.booleans(), min_size=size, max_size=size)),
+        group=data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)),
+        **{column: [value] * size for column, value in columns.items()},
+    ).reward
+    right = np.array([True, *(given == answer for given in answers)])
+    assert found[right].min() > found[~right].max(initial=-np.inf)
+
+
+BROKEN = [
+    RECORD | {"date": "1 September"}, RECORD | {"more": 1}, {}, [RECORD], None, "see figure", "{",
+    '{"name": "A", "name": "A", "date": "1843-09-01", "total": 1}',
+]  # fmt: skip
+
+
+@given(st.sampled_from(BROKEN), st.booleans(), st.sampled_from([RECORD, {"name": 1}, None]))
+@settings(deadline=None)
+def test_a_gold_that_is_no_record_skips_the_row_whatever_the_answer(
+    scorers: dict[str, gr.Scorer], gold: object, as_text: bool, other: object
+) -> None:
+    broken = json.dumps(gold) if as_text and not isinstance(gold, str) else gold
+    whole = json.dumps(RECORD) if as_text else RECORD
+    texts = [gold if isinstance(gold, str) else json.dumps(gold), json.dumps(other), "junk", ""]
+    golds = [broken] * len(texts) + [whole]
+    found = scorers["json_extract"](completion=[*texts, json.dumps(RECORD)], gold=golds)
+    assert np.isnan(found.reward).tolist() == [True] * len(texts) + [False]
+    assert found.reward[-1] == pytest.approx(1.1)
+
+
+def test_among_right_answers_of_a_group_the_shorter_earns_no_less(
+    scorers: dict[str, gr.Scorer],
+) -> None:
+    lengths = [10, 900, 3072, 3500, 4050, 4096, 9000]
+    size = len(lengths)
+    found = scorers["competition"](
+        completion=["\\boxed{4}"] * size, gold=["4"] * size, n_tokens=lengths,
+        truncated=[n > 4096 for n in lengths], group=[0] * size,
+    ).reward  # fmt: skip
+    assert all(a > b for a, b in itertools.pairwise(found))
 
 
 # The forms that a ruleset can take, each in a file of its own.

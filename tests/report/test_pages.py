@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import grpo_rewards as gr
 from grpo_rewards.cli.main import app
 from grpo_rewards.explain.marks import faults, look
 from grpo_rewards.report import charts
+from grpo_rewards.report.page import Report
 from grpo_rewards.report.scores_page import read_scores, scores_report
 from grpo_train.run.report import run_report
 
@@ -223,6 +227,84 @@ def test_curves_are_smoothed_without_bias() -> None:
     assert charts.smooth([2.0] * 30) == pytest.approx([2.0] * 30)
 
 
+# -- as pictures ----------------------------------------------------------------------------------
+
+
+def bars(chart: Any) -> list[tuple[float, float]]:
+    """The width and height of every bar that is drawn, without a browser: those of its outline."""
+    picture = pytest.importorskip("vl_convert").vegalite_to_svg(chart)
+    outlines = re.findall(r'aria-roledescription="bar" d="([^"]*)"', picture)
+    # a bar's outline is `M x,y h width v height h -width Z`
+    sizes = [re.fullmatch(r"M[^h]*h([^v]*)v([^h]*)h[^Z]*Z", outline) for outline in outlines]
+    assert all(sizes), outlines
+    found = [(float(size[1]), float(size[2])) for size in sizes if size]
+    return [size for size in found if min(size) > 0]
+
+
+def counts_of(values: Any) -> list[int]:
+    """How many values stand in each bar, counted one by one."""
+    present = sorted(value for value in values.tolist() if np.isfinite(value))
+    if len(set(present)) <= charts.FEW:
+        return [len(list(same)) for _, same in itertools.groupby(present)]
+    edges, _ = charts.bins(np.array(present))
+    inner = edges[1:-1].tolist()
+    return [
+        len(list(same)) for _, same in itertools.groupby(present, lambda v: bisect_right(inner, v))
+    ]
+
+
+def assert_a_bar_each(values: Any) -> None:
+    found, counts = bars(charts.histogram("s", values)), counts_of(values)
+    assert len(found) == len(counts)
+    widths, heights = np.array(found).T
+    assert widths == pytest.approx(np.full(len(widths), widths[0]), rel=1e-3)
+    assert widths[0] > 2  # pixels, what an eye sees
+    assert heights / heights.sum() == pytest.approx(np.array(counts) / sum(counts), rel=1e-6)
+
+
+RANDOM = np.random.default_rng(0).normal(size=500)
+SCORES = {
+    "one": np.array([3.0]),
+    "two": np.array([0.0, 1.0, 1.0]),
+    "twelve": np.arange(12.0),
+    "thirteen": np.arange(13.0),
+    "a hundred": np.arange(100.0),
+    "continuous": RANDOM,
+    "all equal": np.ones(50),
+    "negative": -np.arange(30.0),
+    "with nulls": np.where(RANDOM < 0, np.nan, RANDOM),
+    "one far away": np.append(np.arange(30.0), 1e12),
+    "huge": RANDOM * 1e307,
+    "tiny": RANDOM * 1e-320,
+    "next to each other": 1 + np.arange(20) * 2.0**-52,
+    "labels alike": np.array([0.12345, 0.123451, 0.3]),
+    "infinite": np.array([1.0, np.inf, -np.inf]),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_histogram_draws_a_bar_for_every_bin_with_rows(name: str) -> None:
+    assert_a_bar_each(SCORES[name])
+
+
+MANY = st.lists(st.floats(-1e7, 1e7), min_size=20, max_size=60, unique=True)
+SCALES = st.sampled_from([1.0, 1e-3, 1e9, 1e300, 1e-300, 5e-324])
+
+
+@settings(max_examples=25)
+@given(MANY | st.lists(st.integers(-3, 3), min_size=1, max_size=40), SCALES, st.integers(0, 3))
+def test_its_bars_have_the_areas_of_the_counts(
+    values: list[float], scale: float, nulls: int
+) -> None:
+    assert_a_bar_each(np.append(np.array(values) * scale, [np.nan] * nulls))
+
+
+def test_every_chart_of_bars_draws_them() -> None:
+    status = {"a": ["ok", "timeout", "timeout", "unparsed"], "b": ["missing", "ok", "ok", "ok"]}
+    assert len(bars(charts.causes(status))) == 3
+    assert len(bars(charts.faults({("f", "x"): 3, ("f", "y"): 1, ("g", "x"): 1}))) == 3
+
+
 # -- in a browser ---------------------------------------------------------------------------------
 
 
@@ -294,6 +376,41 @@ def test_a_page_draws_filters_sorts_and_explains(
     assert page.title() == "arithmetic"
     assert faults == []
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_figure_of_a_page_has_marks_that_can_be_seen(
+    browser: Any, tmp_path: Path, scheme: str
+) -> None:
+    pages = {"scores": Report("scores"), "run": Report("run")}
+    columns = {name: SCORES[name][:30] for name in ("continuous", "thirteen", "two")}
+    even = {name: np.resize(values, 30) for name, values in columns.items()}
+    status = {"two": ["ok"] * 20 + ["timeout"] * 10}
+    pages["scores"].scores(even | {"reward": even["continuous"]}, status)
+    pages["scores"].add("Length", "two", charts.by_length(np.arange(30.0), even["two"], "two"))
+    pages["scores"].add("A and B", "both", charts.against(even["two"], even["thirteen"]))
+    pages["run"].curves("Run", {"reward": [(float(i), i / 30) for i in range(30)]})
+    pages["run"].curves("Run", {"short": [(0.0, 1.0), (1.0, 2.0)], "kl": [(0.0, 1.0), (1.0, 3.0)]})
+    pages["run"].add("Formats", "faults", charts.faults({("f", "x"): 3, ("f", "y"): 1}))
+    for name, report in pages.items():
+        page, faults = opened(browser, report.write(tmp_path / f"{name}.html"), scheme)
+        seen = page.evaluate(_SEEN)
+        assert len(seen) == page.locator("figure").count() > 2
+        titles = page.locator("figcaption").all_inner_texts()
+        assert min(seen) >= 1, dict(zip(titles, seen, strict=True))
+        if name == "scores":  # the reward comes first, then a histogram for each score
+            assert seen[:4] == [len(counts_of(even[n])) for n in ("continuous", *columns)]
+        assert faults == []
+        page.close()
+
+
+#: For each figure, its marks that cover some pixels, or have a length where they are lines.
+_SEEN = """() => [...document.querySelectorAll("figure")].map((figure) =>
+  [...figure.querySelectorAll(".role-mark path")].filter((mark) => {
+    const box = mark.getBBox();
+    const line = mark.closest(".mark-line") !== null;
+    return line ? Math.max(box.width, box.height) > 1 : Math.min(box.width, box.height) > 0;
+  }).length)"""
 
 
 def test_a_page_of_two_files_shows_what_changed(

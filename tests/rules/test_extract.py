@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from math_text import answers, hostile
 
-from grpo_rewards.columns import Span
+from grpo_rewards.columns import Span, Status
 from grpo_rewards.rules import extract
+from grpo_rewards.rules.math.choices import choice
 from grpo_rewards.rules.math.equality import equal
 
 WORDS = st.sampled_from(
@@ -79,6 +80,28 @@ def test_nested_boxes_give_the_innermost() -> None:
 def test_a_box_that_never_closes_hides_no_other_answer() -> None:
     text = r"\boxed{\frac{1}{2 and so on. The answer is 7." + " blah" * 40
     assert equal(text, "7").value is False
+
+
+@given(SENTENCES, answers, answers, st.data())
+def test_a_box_that_is_cut_off_is_no_answer(
+    before: str, first: str, last: str, data: st.DataObject
+) -> None:
+    opening = data.draw(st.sampled_from(["\\boxed{", "\\fbox{", "\\boxed {"]))
+    shown = last[: data.draw(st.integers(0, len(last)))]
+    cut = f"{before}\\boxed{{{first}}} no, it is {opening}{shown}"
+    for text in (cut, f"<answer>{cut}</answer>", f"<think>so</think>{cut}"):
+        for gold in (first, shown or "7", last):
+            assert equal(text, gold).value is not True, text
+        assert equal(text, first).status in (Status.MISSING, Status.UNPARSED)
+        assert extract.boxed(text) is None and extract.answer(text) is None
+
+
+def test_the_examples_of_cut_off_boxes() -> None:
+    for text in (r"\boxed{4", r"\boxed{3} \boxed{4", r"\boxed{x = 4", r"<answer>\boxed{4</answer>"):
+        assert equal(text, "4").value is False and extract.answer(text) is None, text
+    assert equal(r"\boxed{3} \boxed{4", "3").value is False
+    assert choice(r"\boxed{(B") is None
+    assert equal("4", r"\boxed{4").value is None  # a gold that was cut off cannot be read
 
 
 def test_megabytes_take_a_moment() -> None:

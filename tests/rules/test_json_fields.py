@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import any_text
 
 from grpo_rewards.columns import Status
-from grpo_rewards.rules.json_fields import f1
+from grpo_rewards.limits import MAX_JSON_CHARS, MAX_JSON_FIELDS
+from grpo_rewards.rules.format.matching import compile_json
+from grpo_rewards.rules.json_fields import f1, text_of
 
 leaves = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=3))
 records = st.recursive(
@@ -83,6 +86,71 @@ def test_values_keep_their_kind() -> None:
 
 def test_a_gold_that_is_no_json_is_null() -> None:
     assert f1("{}", "see figure") == (None, Status.UNPARSED)
+
+
+def test_a_text_or_a_gold_with_a_key_twice_is_no_json() -> None:
+    for twice in ('{"a": 1, "a": 1}', '[{"b": {"a": 1, "\\u0061": 2}}]'):
+        assert f1(twice, '{"a": 1}') == (0.0, Status.UNPARSED)
+        assert f1('{"a": 1}', twice) == (None, Status.UNPARSED)
+        assert text_of(twice) == (None, Status.UNPARSED)
+
+
+def spelled(draw: Any, key: str) -> str:
+    """A key as JSON may spell it, each character plain or escaped."""
+    plain = [json.dumps(char, ensure_ascii=draw(st.booleans()))[1:-1] for char in key]
+    escaped = [f"\\u{ord(char):04{draw(st.sampled_from('xX'))}}" for char in key]
+    both = zip(plain, escaped, strict=True)
+    return f'"{"".join(pair[draw(st.booleans())] for pair in both)}"'
+
+
+@st.composite
+def objects(draw: Any, twice: bool) -> str:
+    """JSON with an object inside lists and objects, which has one of its keys twice or does not."""
+    keys = draw(
+        st.lists(st.text("ab\u00e9\u4e2d", max_size=3), min_size=1, max_size=4, unique=True)
+    )
+    if twice:
+        keys = draw(st.permutations([*keys, draw(st.sampled_from(keys))]))
+    members = [f"{spelled(draw, key)}: {json.dumps(draw(records))}" for key in keys]
+    text = "{" + ", ".join(members) + "}"
+    around = st.sampled_from([("[1, ", ', "a"]'), ('{"a": ', ', "b": {}}')])
+    for before, behind in draw(st.lists(around, max_size=3)):
+        text = before + text + behind
+    return text
+
+
+ANYTHING = compile_json("anything", "{}")
+
+
+@given(st.data(), st.booleans())
+def test_an_object_fits_a_format_only_if_no_key_stands_twice(data: Any, twice: bool) -> None:
+    text = data.draw(objects(twice))
+    match = ANYTHING.match(text)
+    assert match.ok != twice
+    assert match.credit == (not twice)
+    assert (f1(text, "{}").status == Status.OK) != twice
+    assert (f1("{}", text).value is None) == twice
+    assert text_of(text).value == (None if twice else text)
+
+
+@given(records)
+def test_a_value_as_text_is_read_back_as_it_was(record: Any) -> None:
+    if not isinstance(record, str):
+        assert json.loads(text_of(record).value) == record
+
+
+@pytest.mark.parametrize("value", [{"a": {1, 2}}, float("nan"), [float("inf")], "{", b"x"])
+def test_a_value_that_json_cannot_say_has_no_text(value: Any) -> None:
+    assert text_of(value) == (None, Status.UNPARSED)
+
+
+def test_lists_of_parquet_files_have_a_text() -> None:
+    assert text_of({"a": np.array([1, 2]), "b": np.float32(0.5)}).value == '{"a": [1, 2], "b": 0.5}'
+
+
+def test_a_gold_over_a_limit_is_no_gold() -> None:
+    assert text_of(["x" * MAX_JSON_CHARS]) == (None, Status.UNPARSED)
+    assert f1("[]", [1] * (MAX_JSON_FIELDS + 1)) == (None, Status.UNPARSED)
 
 
 def test_a_gold_may_be_read_already() -> None:

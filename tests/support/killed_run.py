@@ -63,3 +63,17 @@ def kill_at_random(config: Config, folder: Path, run: Path, rng: random.Random) 
     """Go on and die by SIGKILL, in the middle of whatever it does."""
     process = spawn(config, folder)
     return cut(process, run, rng.randint(0, 3), signal.SIGKILL, rng.uniform(0, 0.15))
+
+
+def stop_and_kill(process: BaseProcess, run: Path, rng: random.Random) -> int:
+    """Let it go on for some lines, ask it to stop, and kill it before it may have done so."""
+    goal = steps_done(run) + rng.randint(1, 4)
+    while process.is_alive() and steps_done(run) < goal:
+        time.sleep(0.002)
+    for number, latest_s in ((signal.SIGTERM, 0.05), (signal.SIGKILL, 0.3)):
+        time.sleep(rng.uniform(0, latest_s))
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode

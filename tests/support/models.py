@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from grpo_train.config import Precision
 from grpo_train.model.policy import Policy, wrap
 
 CLASSES = ("llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gpt2", "mistral")
@@ -20,7 +21,13 @@ class FakeTokenizer:
     pad_token_id = 0
 
 
-def make_policy(kind: str = "llama", *, seed: int = 0, sharpness: float = 4.0) -> Policy:
+def make_policy(
+    kind: str = "llama",
+    *,
+    seed: int = 0,
+    sharpness: float = 4.0,
+    precision: Precision = "auto",
+) -> Policy:
     """A random policy; `sharpness` scales its matrices, so that its distribution is not flat."""
     if kind == "gpt2":
         sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
@@ -43,7 +50,7 @@ def make_policy(kind: str = "llama", *, seed: int = 0, sharpness: float = 4.0) -
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(sharpness)
-    return wrap(model, FakeTokenizer(), device="cpu")
+    return wrap(model, FakeTokenizer(), device="cpu", precision=precision)
 
 
 def dense_logprobs(policy: Policy, prompt: list[int], completion: list[int]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -80,3 +81,34 @@ def whole_run(path: str, steps: int) -> None:
             raise SystemExit(0)
 
     train(session, stop)
+
+
+def stopped_runs(folders: list[Path], moments: list[tuple[str, int]]) -> None:
+    """A run of each folder's config, SIGTERM to one of the processes, to each in turn, after a
+    part of the loop has done its work for some step; how it ended, in every process."""
+    from grpo_train import distributed, session, train
+    from grpo_train.config import load_config
+    from grpo_train.run import signals
+
+    owners = {"evaluate_session": train, "raised": train, "save": train, "agreed": signals.Stop}
+    for i, (folder, (name, step)) in enumerate(zip(folders, moments, strict=True)):
+        run = session.start(load_config(folder / "config.toml"))
+        real, saved = getattr(owners[name], name), []
+
+        def part(*args: Any) -> Any:
+            found = real(*args)  # noqa: B023
+            if (run.step, distributed.rank()) == (step, i % 2):  # noqa: B023
+                os.kill(os.getpid(), signal.SIGTERM)
+            return found
+
+        def keep(run: Any) -> Path:
+            saved.append(run.step)  # noqa: B023
+            return session.save(run)
+
+        train.save = keep
+        real = getattr(owners[name], name)
+        setattr(owners[name], name, part)
+        result = train.train(run)
+        setattr(owners[name], name, real)
+        end = f"{result.stopped} after {result.steps}, saved {saved}"
+        (folder / f"{distributed.rank()}.txt").write_text(end)

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 
+from grpo_train.bounds import Bound
 from grpo_train.config import (
+    Advantage,
+    AlarmName,
+    Alarms,
     Config,
+    Log,
     Loss,
     Section,
     build_config,
+    config_notes,
     dump_config,
     load_config,
     starter,
 )
 from grpo_train.errors import ConfigError
+from grpo_train.objective.advantage import METHODS
+from grpo_train.objective.loss import LOSSES, Aggregation, KLEstimator
+from grpo_train.run.alarms import CAUSES
 
 LEAST: dict[str, Any] = {
     "name": "x",
@@ -55,14 +67,122 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"sampling": {"group_sze": 3}}, "`sampling.group_sze`\nhint: did you mean `group_size`?"),
         ({"sampling": {"group_size": "8"}}, "Expected `int`, got `str` - at `sampling.group_size`"),
         ({"loss": {"kind": "pqo"}}, "Invalid enum value 'pqo' - at `loss.kind`"),
+        ({"precision": "fp16"}, "Invalid enum value 'fp16' - at `precision`"),
+        ({"precision": "float16"}, "Invalid enum value 'float16' - at `precision`"),
         ({"steps": 0}, "Expected more than 0, got 0 - at `steps`"),
         ({"sampling": {"top_p": 0.0}}, "`sampling.top_p`"),
         ({"loss": {"kind": "gspo"}}, 'hint: aggregation = "sequence"'),
         ({"prompts_per_step": 5, "updates_per_rollout": 2}, "5 prompts do not split"),
+        ({"sampling": {"group_size": 1}}, "got 1: an advantage compares a completion with the"),
+        ({"optim": {"max_grad_norm": -1.0}}, "Expected at least 0, got -1.0 - at `optim.max_g"),
+        (
+            {"optim": {"beta2": 1}},
+            "Expected at least 0 and less than 1, got 1.0 - at `optim.beta2`",
+        ),
+        ({"loss": {"clip_dual": 0.5}}, "Expected 0 or more than 1, got 0.5: it would cut the"),
+        ({"loss": {"kl_coef": math.nan}}, "Expected a finite number, got nan - at `loss.kl_coef`"),
+        ({"sampling": {"temperature": math.inf}}, "Expected a finite number, got inf - at `sampl"),
+        ({"reward": {"ruleset": "r", "params": {"k": math.nan}}}, "got nan - at `reward.params.k`"),
+        ({"loss": {"mismatch": "mask", "mismatch_low": 3}}, "3 is more than `loss.mismatch_high`"),
+        (
+            {"alarms": {"stop": ["entropy", "hackin"]}},
+            "Invalid enum value 'hackin' - at `alarms.stop`\nhint: did you mean `hacking`? there "
+            "is hacking, saturated, entropy, length, signal, mismatch",
+        ),
+        ({"advantage": {"overlong_tokens": 257}}, "257 tokens are more than `sampling.max_tokens`"),
+        (
+            {"advantage": {"method": "gdpo", "overlong_tokens": 4}},
+            "`gdpo` reads scores, not the reward - at `advantage.overlong_tokens`",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_path(change: dict[str, Any], expected: str) -> None:
     assert expected in refused(LEAST | change)
+
+
+def numbers(kind: type[Section] = Config, path: str = "") -> dict[str, tuple[Any, Bound]]:
+    """Type and bound of every number of the config by its path."""
+    found: dict[str, tuple[Any, Bound]] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if isinstance(hint, type) and issubclass(hint, Section):
+            found |= numbers(hint, f"{path}{name}.")
+        elif name == "scores":  # a table of numbers
+            found[f"{path}{name}.any"] = get_args(get_args(hint)[1])
+        elif hint in (int, float) or (get_args(hint) and get_args(hint)[0] in (int, float)):
+            assert get_args(hint), f"`{path}{name}` says nothing of what it may be"
+            found[f"{path}{name}"] = get_args(hint)
+    return found
+
+
+def outside(kind: Any, bound: Bound) -> st.SearchStrategy[Any]:
+    """Numbers that a bound refuses, drawn from its own ends."""
+    low, high = max(bound.least, bound.above), min(bound.most, bound.below)
+    drawn = [st.sampled_from([math.nan, math.inf, -math.inf])] if kind is float else []
+    for end, sign, closed in ((low, -1, bound.least == low), (high, 1, bound.most == high)):
+        if math.isfinite(end):
+            gap = st.integers(int(closed), 10**9) if kind is int else st.floats(0, 1e9)
+            drawn.append(gap.map(lambda g, e=end, s=sign: kind(e + s * g)))  # type: ignore[misc]
+            drawn.append(st.just(kind(end)))
+
+    def refuses(n: Any) -> bool:
+        inside = bound.least <= n <= bound.most and bound.above < n < bound.below
+        return not (math.isfinite(n) and inside) and not (bound.or_zero and n == 0)
+
+    return st.one_of(drawn).filter(refuses)
+
+
+def put(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of the tree with a value at a dotted path."""
+    key, _, rest = path.partition(".")
+    return tree | {key: put(tree.get(key, {}), rest, value) if rest else value}
+
+
+@pytest.fixture(scope="module")
+def least_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    path.write_bytes(dump_config(build_config(LEAST)))
+    return path
+
+
+@given(st.sampled_from(sorted(numbers())), st.data())
+def test_a_number_that_cannot_be_is_refused_in_one_line(
+    least_file: Path, path: str, data: st.DataObject
+) -> None:
+    """In the file as on the command line, whatever the field: with its place."""
+    kind, bound = numbers()[path]
+    value = data.draw(outside(kind, bound))
+    for message in (
+        refused(put(LEAST, path, value)),
+        refused_override(least_file, f"{path}={value}"),
+    ):
+        (line,) = message.splitlines()
+        assert line.endswith(f"- at `{path}`") and f"got {value}" in line
+
+
+def refused_override(file: Path, override: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, [override])
+    return str(caught.value)
+
+
+def test_a_choice_is_what_the_code_can_do() -> None:
+    """The words of the config are the names of the tables that they are looked up in."""
+    hints = {kind: get_type_hints(kind) for kind in (Advantage, Loss, Alarms, Log)}
+    methods = {*METHODS, "opo", "pass_at_k", "gdpo"}
+    assert set(get_args(hints[Advantage]["method"])) == methods
+    assert set(get_args(hints[Loss]["kind"])) == set(LOSSES)
+    assert get_args(hints[Loss]["aggregation"]) == get_args(Aggregation)
+    assert get_args(hints[Loss]["kl"]) == get_args(KLEstimator)
+    assert set(get_args(AlarmName)) == set(CAUSES)
+
+
+def test_gspo_with_the_range_of_ppo_is_told() -> None:
+    gspo: dict[str, Any] = {"kind": "gspo", "aggregation": "sequence"}
+    (note,) = config_notes(build_config(LEAST | {"loss": gspo}))
+    assert "`loss.clip_low`" in note and "3e-4" in note
+    own = gspo | {"clip_low": 3e-4, "clip_high": 4e-4}
+    assert config_notes(build_config(LEAST | {"loss": own})) == []
+    assert config_notes(build_config(LEAST)) == []
 
 
 def test_a_missing_key_is_named() -> None:

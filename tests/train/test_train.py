@@ -451,10 +451,49 @@ def test_kl_in_the_reward_is_taken_off_before_groups_are_compared(tmp_path: Path
     assert session.drawn is not None
     gap = torch.split(batch.old_logprobs - batch.ref_logprobs, batch.rollouts.length.tolist())
     reward = torch.from_numpy(session.drawn.scored.reward)
-    expected = reward - 0.1 * torch.stack([g.double().sum() for g in gap])
-    found = group_advantages(expected, batch.rollouts.group_size).float()
-    torch.testing.assert_close(batch.advantage, found, rtol=1e-3, atol=1e-4)
+    less = (reward - 0.1 * torch.stack([g.double().sum() for g in gap])).view(-1, 4)
+    ties = [len(set(group)) == 1 for group in reward.view(-1, 4).tolist()]
+    assert 0 < sum(ties) < len(ties)
+    for group, tied, found in zip(less, ties, batch.advantage.view(-1, 4), strict=True):
+        # Where the rewards tie, the KL keeps its weight: its spread is no measure of anything.
+        expected = group - group.mean() if tied else group_advantages(group, 4)
+        torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4)
     assert train_step(session)["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo", "batch_std", "reinforce", "maxrl", "pass_at_k"])
+def test_the_rounding_of_the_kl_is_no_signal(tmp_path: Path, method: str) -> None:
+    """Policy and reference are equal, their logprobs are so but for rounding."""
+    loss, advantage = {"kl_coef": 0.1, "kl_in": "reward"}, {"method": method}
+    config = tiny_run.make_config(tmp_path, loss=loss, advantage=advantage)
+    ruleset = Path(config.reward.ruleset)
+    ruleset.write_text(
+        "input completion: chat\nscore correct = text.length(completion) >= 0\n"
+        "reward = 0.7 * correct"
+    )
+    session = start(config)
+    batch, metrics = batch_module.make_batch(session)
+    assert batch.ref_logprobs is not None
+    assert not torch.equal(batch.ref_logprobs, batch.rollouts.old_logprobs)
+    assert not batch.advantage.any()
+    assert metrics["signal"] == 0
+
+
+def test_rewards_that_differ_by_rounding_are_no_signal(tmp_path: Path) -> None:
+    """Not in advantages, not in `signal`, not in what is drawn anew, not in `spread`."""
+    config = tiny_run.make_config(tmp_path, resample=1)
+    Path(config.reward.ruleset).write_text(
+        "input completion: chat\nlet short = text.length(completion) < 40\n"
+        "score correct = 0.1 * short + 0.2 * short + 0.3 * (not short)\n"
+        "reward = 0.1 * short + 0.2 * short - 0.3 * short"
+    )
+    session = start(config)
+    batch, metrics = batch_module.make_batch(session)
+    assert session.drawn is not None
+    assert len(set(session.drawn.scored.reward.tolist())) == 2
+    assert not batch.advantage.any()
+    assert metrics["signal"] == metrics["spread/correct"] == 0
+    assert session.rollouts == 2  # all groups were drawn again
 
 
 def test_masters_stay_fp32_and_in_their_place_through_a_step(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from grpo_train.config import Data
 from grpo_train.data import Sampler, load_prompts, read_rows
@@ -133,6 +137,53 @@ def test_messages_need_a_template_and_go_through_it(tmp_path: Path) -> None:
     text = lines(tmp_path, {"prompt": "hi"})
     data = Data(train=text, chat=True, suffix=" there", prefix="<think>")
     assert load_prompts(text, data, policy).text == ["<user>hi there<assistant><think>"]
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    return make_tokenizer(TinyConfig(), 0)
+
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="bos-"))
+
+
+class _Adds:
+    """A tokenizer that puts its BOS, or BOS and EOS, before and after a text, or nothing."""
+
+    def __init__(self, single: str, template: str) -> None:
+        self.tokenizer = copy.deepcopy(_tokenizer())
+        marks = [(word, self.tokenizer.convert_tokens_to_ids(word)) for word in ("<bos>", "<eos>")]
+        self.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=single, special_tokens=marks
+        )
+        self.tokenizer.chat_template = template
+        self.eos_ids = (self.tokenizer.eos_token_id,)
+
+    encode = Policy.encode
+
+
+@given(
+    single=st.sampled_from(["$A", "<bos> $A", "<bos> $A <eos>"]),
+    written=st.sampled_from(["", "{{ bos_token }}", "{{ bos_token }}\n"]),
+    prompt=st.text("ab <>", min_size=1),
+    chat=st.booleans(),
+    own=st.booleans(),
+)
+def test_a_prompt_begins_with_one_bos_at_most(
+    single: str, written: str, prompt: str, chat: bool, own: bool
+) -> None:
+    """One where the tokenizer adds it or the text has it, and nothing else is lost."""
+    policy: Any = _Adds(single, written + "{% for m in messages %}{{ m.content }}{% endfor %}")
+    prompt = "<bos>" * (own and not chat) + prompt
+    path = lines(_folder(), {"prompt": prompt})
+    found = load_prompts(path, Data(train=path, chat=chat), policy)
+    (ids,), (text,), bos = found.ids, found.text, policy.tokenizer.bos_token_id
+    adds, has = "<bos>" in single, text.startswith("<bos>")
+    assert ids[:2].count(bos) == int(adds or has) == ids.count(bos)
+    bare = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [i for i in ids if i != bos] == [i for i in bare if i != bos]
 
 
 @given(st.integers(1, 20), st.lists(st.integers(0, 9), max_size=8), st.integers(0, 5))

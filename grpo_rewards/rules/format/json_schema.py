@@ -1,4 +1,5 @@
-"""JSON Schema without its traps: no network, no backtracking patterns, no quadratic uniqueness.
+"""JSON without its traps, and JSON Schema: no network, no backtracking patterns, no quadratic
+uniqueness.
 
 A schema is checked when it is compiled. References stay inside the schema; `pattern` runs on RE2;
 `uniqueItems` compares canonical values.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +22,35 @@ class SchemaError(ValueError):
     def __init__(self, message: str, offset: int = 0) -> None:
         super().__init__(message)
         self.message, self.offset = message, offset
+
+
+class RepeatedKey(ValueError):
+    """An object has a key twice, so that readers differ in what it says."""
+
+
+def read(text: str) -> Any:
+    """JSON whose objects have each key once, at any depth and however the key is spelled; no NaN.
+    ValueError for all else, RecursionError where it is too deep.
+
+    >>> read('{"a": [1, 2]}')
+    {'a': [1, 2]}
+    """
+    return _DECODER.decode(text)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise RepeatedKey(f"each key once, not {twice[:40]!a} twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_each_once)
 
 
 @functools.lru_cache(maxsize=64)

@@ -431,7 +431,7 @@ def _match_json(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
         return Match(False, 0.0, {}, Failure.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
     validator = json_schema.compile_schema(fmt.body)
     try:
-        value = json.loads(whole, parse_constant=_no_constant)
+        value = json_schema.read(whole)
         if validator.is_valid(value):
             return Match(True, 1.0, _properties(fmt, whole, text, len(prefix)))
         partial = min(json_schema.satisfied(validator, value), partial_max)
@@ -441,14 +441,12 @@ def _match_json(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
         )
     except json.JSONDecodeError as error:
         return Match(False, 0.0, {}, Failure.of(text, error.pos - len(prefix), ("JSON",)))
+    except json_schema.RepeatedKey as error:
+        return Match(False, 0.0, {}, Failure.of(text, 0, (str(error),)))
     except RecursionError:
         return Match(False, 0.0, {}, Failure.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
     except (ValueError, OverflowError):  # a number of thousands of digits, or NaN
         return Match(False, 0.0, {}, Failure.of(text, 0, ("a number",)))
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _properties(fmt: Format, whole: str, text: str, skipped: int) -> dict[str, tuple[Span, ...]]:

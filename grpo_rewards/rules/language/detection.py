@@ -18,7 +18,6 @@ The cut does not know which language is asked for, so the shares of all language
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -40,56 +39,17 @@ from grpo_rewards.rules.language.scripts import (
     beside_latin,
     is_japanese_letter,
 )
+from grpo_rewards.rules.language.spellings import LANGUAGES as LANGUAGES
+from grpo_rewards.rules.language.spellings import VARIANTS, language_code
+from grpo_rewards.rules.language.spellings import check_language as check_language
+from grpo_rewards.rules.language.spellings import known_language as known_language
 from grpo_rewards.rules.language.word_fit import Fitted, Run, by_words, certain, profile
-
-LANGUAGES: tuple[str, ...] = tuple(sorted({c for codes in LANGUAGES_OF.values() for c in codes}))
-VARIANTS: tuple[str, ...] = ("zh-cn", "zh-tw")
 
 MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
 FOREIGN_BELOW = 0.1  # what must be left of the main language
 UNKNOWN = "und"  # letters of a script that langdetect has no language for
 
 _SENTENCE = re.compile(r"[^.!?。！？｡؟।۔…\n]+(?:[.!?…]+(?![\s\"'”’»)\]])[^.!?。！？｡؟।۔…\n]*)*")
-
-
-def known_language(code: str) -> bool:
-    """Whether a code can be judged: langdetect's ISO 639-1 codes, zh, zh-cn and zh-tw."""
-    return code.lower() in LANGUAGES or code.lower() in VARIANTS
-
-
-def check_language(code: str) -> str | None:
-    """What is wrong with a language code, and what may be meant; None where nothing is.
-
-    >>> check_language("english")
-    'unknown language `english`: did you mean `en`?'
-    """
-    if known_language(code):
-        return None
-    near = suggest_language(code)
-    hint = f"did you mean `{near}`?" if near else f"there are {', '.join(LANGUAGES)}"
-    return f"unknown language `{code}`: {hint}"
-
-
-_NAMES = {
-    "english": "en", "chinese": "zh", "mandarin": "zh", "german": "de", "french": "fr",
-    "spanish": "es", "portuguese": "pt", "italian": "it", "japanese": "ja", "korean": "ko",
-    "russian": "ru", "arabic": "ar", "hindi": "hi", "dutch": "nl", "polish": "pl",
-    "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi", "persian": "fa", "urdu": "ur",
-    "jp": "ja", "kr": "ko", "cn": "zh", "gr": "el", "dk": "da", "cz": "cs", "se": "sv", "ua": "uk",
-    "nb": "no", "nn": "no", "fil": "tl", "iw": "he", "in": "id",
-}  # fmt: skip
-
-
-def suggest_language(code: str) -> str | None:
-    """The known code that an unknown one is likely to mean."""
-    low = code.lower().replace("_", "-")
-    if low in _NAMES:
-        return _NAMES[low]
-    base = low.split("-")[0]
-    if base in LANGUAGES:
-        return base
-    near = difflib.get_close_matches(low, [*_NAMES, *LANGUAGES], n=1, cutoff=0.6)
-    return _NAMES.get(near[0], near[0]) if near else None
 
 
 @dataclass(slots=True)
@@ -176,22 +136,23 @@ class Analysis:
 def share(text: str, target: str, *, min_letters: int = 20) -> float | None:
     """The share of a text's words that are in the target language, in [0, 1].
 
-    None where fewer than `min_letters` letters are left to judge, or the language is unknown.
+    None where fewer than `min_letters` letters are left to judge. Nothing is in a language that
+    nobody knows.
 
-    >>> share("We add these numbers and get six. La réponse que nous cherchons est six.", "en")
+    >>> share("We add these numbers and get six. La réponse que nous cherchons est six.", "en-GB")
     0.5
     """
-    target = target.lower()
-    if not known_language(target):
-        return None
+    code = language_code(target)
+    if code is None:
+        return 0.0
     found = analyse(text)
     weights = found.weights()
     total = sum(weights.values())
     if not total or found.letters < min_letters:
         return None
-    if target in VARIANTS:
-        return min(_variant(found, target) / total, 1.0)
-    return min(weights.get(target, 0.0) / total, 1.0)
+    if code in VARIANTS:
+        return min(_variant(found, code) / total, 1.0)
+    return min(weights.get(code, 0.0) / total, 1.0)
 
 
 def detect(text: str) -> str | None:
@@ -220,7 +181,8 @@ def spans(text: str, target: str | None = None) -> list[tuple[Span, str]]:
     >>> spans("The sum of these numbers is six. 所以答案是六。", "en")
     [('所以答案是六', 'zh')]
     """
-    wanted = None if target is None else _base(target.lower())
+    code = None if target is None else language_code(target)
+    wanted = "zh" if code in VARIANTS else code
     found = []
     for piece in analyse(text).pieces:
         if piece.weight and piece.language != wanted:
@@ -228,10 +190,6 @@ def spans(text: str, target: str | None = None) -> list[tuple[Span, str]]:
             end = places[-1] + len(piece.words[-1])
             found.append((Span.cut(text, places[0], end), piece.language))
     return found
-
-
-def _base(code: str) -> str:
-    return "zh" if code in VARIANTS else code
 
 
 def _variant(found: Analysis, target: str) -> float:

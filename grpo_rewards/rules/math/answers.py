@@ -11,9 +11,11 @@ from typing import Protocol
 
 from grpo_rewards.limits import MAX_ANSWER_CHARS
 from grpo_rewards.rules import extract as places
-from grpo_rewards.rules.math import symbols
+from grpo_rewards.rules.math import numbers, symbols
 from grpo_rewards.rules.math.choices import choice
-from grpo_rewards.rules.math.latex.parser import Node
+from grpo_rewards.rules.math.compare.trees import Policy, compare
+from grpo_rewards.rules.math.hedges import changed, denied, offers
+from grpo_rewards.rules.math.latex.parser import Node, parse
 from grpo_rewards.rules.math.normalise import TEXT_COMMAND, has_prose, normalised, reads, squeezed
 from grpo_rewards.rules.math.numbers import Number
 
@@ -21,6 +23,10 @@ from grpo_rewards.rules.math.numbers import Number
 class Gold(Protocol):
     """What has to be known of a gold."""
 
+    @property
+    def source(self) -> str: ...
+    @property
+    def text(self) -> str: ...
     @property
     def plain(self) -> str: ...
     @property
@@ -46,30 +52,50 @@ def candidate(text: str, gold: Gold) -> str | None:
     """What a text answers, for this gold; the places of `extract.answer`, and the text itself."""
     if len(text) <= 60 and text.isascii() and text.replace(".", "", 1).strip("-").isdigit():
         return text
+    if text == gold.source:
+        return gold.text
     if "think>" in text:
         spoken = places.strip_thoughts(text)
         if spoken is None:
             return None
         text = spoken
-    several = _several(text, gold)
+    found = places.marked(text)
+    several = _several(text, gold) if found else None
     if several is not None:
         return several
-    found = places.marked(text)
     if found is not None:
         before = found.start - getattr(text, "start", 0) - 1
         boxed = before >= 0 and text[before] == "{"
-        return _exact_before(text, found) if boxed else _pruned(found, gold)
+        if not boxed:
+            return _pruned(found, gold)
+        return None if denied(text, before + 1, before + 1 + len(found)) else _one_box(text, found)
     return _unmarked(text, gold)
 
 
-def _exact_before(text: str, found: str) -> str:
-    r"""`\boxed{1/3} \approx \boxed{0.333}`: the second box only restates the first."""
-    if text.count("boxed") < 2 or not ("approx" in text or "≈" in text):
+def _one_box(text: str, found: str) -> str:
+    r"""The last box, unless the one before it counts too: `\boxed{1/3} \approx \boxed{0.333}` only
+    restates it, `\boxed{2} or \boxed{3}` are two answers."""
+    if text.count("boxed") < 2:
         return found
     last = places.boxes(text)[-2:]
-    if len(last) == 2 and last[1][0] == found and last[1][1].strip(" $") in ("\\approx", "≈"):
-        return last[0][0]
-    return found
+    if len(last) < 2 or last[1][0] != found:
+        return found
+    (first, _), (_, gap) = last
+    if gap.strip(" $") in ("\\approx", "≈"):
+        return first
+    return f"{first} or {found}" if offers(gap) and not _alike(first, found) else found
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two answers say the same: `15\\frac{39}{40}`, or `\\frac{639}{40}`."""
+    written = normalised(one), normalised(other)
+    first, second = map(numbers.read, written)
+    if first is not None and second is not None:
+        return numbers.same(first, second) is True
+    left, right = map(parse, written)
+    if isinstance(left, Node) and isinstance(right, Node):
+        return compare(left, right, Policy()).yes
+    return squeezed(written[0]) == squeezed(written[1])
 
 
 def _several(text: str, gold: Gold) -> str | None:
@@ -93,13 +119,16 @@ def _pruned(found: str, gold: Gold) -> str:
     if last is not None:
         return last
     inside = places.mathematics(found)
-    if inside is not None:
-        return inside
-    if has_prose(plain) and symbols.NEGATIONS.isdisjoint(plain.lower().split()):
+    if inside is None and has_prose(plain):
         only = places.last_number(found)
-        if only is not None and only == places.first_number(found):
-            return only
-    return found
+        inside = only if only == places.first_number(found) else None
+    return found if inside is None or _is_changed(found, inside) else inside
+
+
+def _is_changed(text: str, part: str) -> bool:
+    """Whether words beside a part that was cut out of a text change what it says."""
+    start = getattr(part, "start", 0) - getattr(text, "start", 0)
+    return changed(text, start, start + len(part))
 
 
 #: A program is no answer, whatever number it ends in.
@@ -127,12 +156,13 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     if end is not None:
         return end
     inside = places.mathematics(text)
+    found: str | None = number
     if inside is not None and len(inside) <= MAX_ANSWER_CHARS:
-        last = number is not None and getattr(number, "start", 0) > getattr(inside, "end", 0)
+        last = number is not None and number.start > inside.end
         if number is None or not (last and not text[number.end :].strip(" .\n*")):
-            return inside
-    if number is not None:
-        return number
+            found = inside
+    if found is not None:
+        return None if _is_changed(text, found) else found
     return text if len(plain) <= 80 else None
 
 
@@ -145,7 +175,7 @@ def ending(text: str) -> str | None:
         found = verbs.match(last)
         rest = last[found.end() :] if found else ""
         if rest and reads(normalised(rest)):
-            return rest
+            return None if changed(last, len(last) - len(rest), len(last)) else rest
     return None
 
 

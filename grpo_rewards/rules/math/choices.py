@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from grpo_rewards.rules import extract
+from grpo_rewards.rules.math.hedges import denied
 
 _LABEL: Final = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"
@@ -57,7 +58,10 @@ def choice(text: str) -> str | None:
     >>> choice("The answer is (B)."), choice("A. Because B is not valid"), choice("(A) or (B)")
     ('B', 'A', None)
     """
-    said = extract.boxed(text) or extract.said(text)
+    box = extract.last_box(text)
+    if box == "":
+        return None
+    said = box or extract.said(text)
     for part in (said, text):
         if part is None:
             continue
@@ -74,7 +78,7 @@ def _leading(plain: str) -> str | None:
     """`A. Because …`, `option C`, `(B) 12`; not the article of `A cat`."""
     found = _LABEL.match(plain)
     named = found is not None and re.search("(?i)option|choice", found[0])
-    if found is None or not (found[1].isupper() or named):
+    if found is None or not (found[1].isupper() or named) or denied(plain, *found.span(1)):
         return None
     if found["close"].strip() or "(" in found[0] or named:
         rest = plain[found.end() :]
@@ -91,6 +95,8 @@ def _picked(text: str) -> str | None:
     end_of_last = found[-1][0]
     near = {letter for at, letter in found if end_of_last - at <= 40}
     if _OTHER.match(text[end_of_last + 1 : end_of_last + 30]):
+        return None
+    if denied(text, end_of_last, end_of_last + 1):
         return None
     if len(near) > 1 and re.search(
         r"\b(?:or|and|maybe|either)\b", text[end_of_last - 40 : end_of_last]

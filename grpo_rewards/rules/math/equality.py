@@ -26,6 +26,7 @@ from grpo_rewards.rules.math import numbers
 from grpo_rewards.rules.math.answers import candidate, ending, joins
 from grpo_rewards.rules.math.choices import choice, label, labelled
 from grpo_rewards.rules.math.compare.trees import Policy, Rung, compare
+from grpo_rewards.rules.math.hedges import changes
 from grpo_rewards.rules.math.latex.parser import Node, ops, parse
 from grpo_rewards.rules.math.latex.rewrites import magnitude, stand_in
 from grpo_rewards.rules.math.normalise import (
@@ -122,10 +123,10 @@ def compile_gold(gold: str) -> Gold:
 
 def _gold_text(gold: str) -> str:
     """The answer inside a solution: its boxes, what it announces, its mathematics, or all of it."""
-    found = places.boxes(gold) if "\\" in gold else []
+    spoken = places.marked(gold)
+    found = places.boxes(gold) if spoken and "\\" in gold else []
     if len(found) > 1 and all(joins(gap) for _, gap in found[1:]):
         return ", ".join(str(box) for box, _ in found)
-    spoken = places.marked(gold)
     if spoken is not None:
         return spoken
     if "$" in gold or "\\" in gold or "\n" in gold:
@@ -175,7 +176,23 @@ def equal(
     if found is None or not found.strip():
         return Verdict(False, Status.MISSING, "extract", "there is no answer")
     policy = Policy(units, decimals, rtol, int(figures), evaluate, positive)
-    return Verdict(*_climb(normalised(found), found, known, policy), found)
+    plain = normalised(found)
+    step = _climb(plain, found, known, policy)
+    if step[0] is not False and step is not _SAME_TEXT and _is_changed(plain, known):
+        step = _CHANGED
+    return Verdict(*step, found)
+
+
+def _is_changed(plain: str, gold: Gold) -> bool:
+    """`less than 5` or `5 (wrong)` for 5: words that the comparison passed over."""
+    if gold.letter is not None or not (_LETTER.search(plain) or _LETTER.search(gold.plain)):
+        return False
+    if stand_in(plain) != plain or stand_in(gold.plain) != gold.plain:
+        return False  # `no solution` is a saying of its own
+    return changes(plain) != changes(gold.plain)
+
+
+_LETTER: Final = re.compile(r"[^\W\d_]")
 
 
 def _same_writing(plain: str, gold: Gold) -> bool:
@@ -185,6 +202,7 @@ def _same_writing(plain: str, gold: Gold) -> bool:
 _Step = tuple[bool | None, Status, str, str]
 _SAME_TEXT: Final[_Step] = (True, Status.OK, "text", "the same text")
 _SAME_NUMBER: Final[_Step] = (True, Status.OK, "number", "the same number")
+_CHANGED: Final[_Step] = (False, Status.OK, "text", "words beside the answer change it")
 _OTHER_NUMBER: Final[_Step] = (False, Status.OK, "number", "another number")
 
 

@@ -288,6 +288,8 @@ def test_json_captures_the_properties_of_a_valid_object() -> None:
     "text",
     [
         "", "{", "[]", "null", '{"vendor": "\ud800", "total": 1}',
+        '{"vendor": "acme", "total": 1, "total": 2}',
+        '{"vendor": "a", "total": 1, "tota\\u006c": 1}',
         '{"vendor": "acme"}', '{"vendor": "A", "total": 1}',
         '{"vendor": "a", "total": NaN}', '{"vendor": "a", "total": -1}',
         '{"vendor": "a", "total": 1, "items": [1, 1.0]}', '{"vendor": "a", "total": 1} x',
@@ -297,6 +299,13 @@ def test_json_captures_the_properties_of_a_valid_object() -> None:
 def test_json_that_does_not_fit_is_paid_in_part_at_most(text: str) -> None:
     match = f.compile_json("invoice", SCHEMA).match(text)
     assert not match.ok and match.credit <= 0.5 and match.captures == {}
+
+
+def test_json_with_a_key_twice_says_which() -> None:
+    match = f.compile_json("invoice", SCHEMA).match('{"vendor": "acme", "total": 1, "total": 2}')
+    assert match.at is not None
+    assert match.at.expected == ("each key once, not 'total' twice",)
+    assert match.credit == 0
 
 
 def test_json_pays_for_each_property_that_is_right() -> None:

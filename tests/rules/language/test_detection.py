@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import timeit
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import any_text
 
-from grpo_rewards.rules.language import detection, prose_mask, scripts, word_fit
+import grpo_rewards as gr
+from grpo_rewards.rules.language import detection, prose_mask, scripts, spellings, word_fit
+from grpo_rewards.rules.language.scripts import LANGUAGES_OF
+
+RULESETS = Path(__file__).parent.parent / "rulesets"
 
 SENTENCES = {
     "en": "The sum of all the numbers in the list must be equal to the total number of apples.",
@@ -320,31 +325,148 @@ def test_it_does_on_real_sentences(shared: Path) -> None:
                 assert len(verdicts) == 1
 
 
-# Codes
+# Names of languages
+
+
+def _cased(spelling: str) -> st.SearchStrategy[str]:
+    return st.sampled_from([spelling, spelling.upper(), spelling.lower(), spelling.title()])
+
+
+_SPELLED = [
+    (spelling.strip(), code)
+    for code, line in spellings._SPELLINGS.items()
+    for spelling in [code, *line.split(",")[0].split(), *line.split(",")[1:]]
+]
+
+
+@st.composite
+def spelt(draw: st.DrawFn) -> tuple[str, str]:
+    """A language as people write it, and its code."""
+    spelling, code = draw(st.sampled_from(_SPELLED))
+    if 2 <= len(spelling) <= 3 and code != "zh":  # a tag may say where, and how it is written
+        scripts_of = [s for s, name in spellings._SCRIPTS.items() if code in LANGUAGES_OF[name]]
+        script = draw(st.sampled_from(["", *scripts_of]))
+        region = draw(st.sampled_from(["", "US", "AT", "419", "BR"]))
+        extra = draw(st.sampled_from(["", "1996", "x-mine", "u-ca-gregory"]))
+        joint = draw(st.sampled_from("-_"))
+        spelling = joint.join(filter(None, [spelling, script, region, extra]))
+    return draw(_cased(spelling)), code
+
+
+@pytest.mark.parametrize(
+    ("spelling", "code"),
+    [
+        ("en-US", "en"), ("pt-BR", "pt"), ("pt_BR", "pt"), ("DE", "de"), ("deu", "de"),
+        ("german", "de"), ("English", "en"), ("Chinese", "zh"), ("zh-Hant", "zh-tw"),
+        ("zh-Hant-CN", "zh-tw"), ("zh-HK", "zh-tw"), ("zh-Hans-SG", "zh-cn"), ("zh_TW", "zh-tw"),
+        ("zh-Hani", "zh"), ("cmn", "zh"), ("zh-cmn-Hans", "zh-cn"), ("iw", "he"), ("nb-NO", "no"),
+        ("Traditional Chinese", "zh-tw"), ("Chinese (Simplified)", "zh-cn"), (" fr ", "fr"),
+        ("ru-Latn", None), ("zh-Latn", None), ("sr-Latn", None), ("zh-yue", None), ("yue", None),
+        ("en US", None), ("en-", None), ("en-abcdefghi", None), ("xx", None), ("", None),
+        ("klingon", None), ("jp", None), ("en" * 50, None), ("ｅｎ", None),
+    ],
+)  # fmt: skip
+def test_a_language_has_many_names(spelling: str, code: str | None) -> None:
+    assert spellings.language_code(spelling) == code
+
+
+@given(spelt(), st.sampled_from(CODES))
+def test_every_spelling_of_a_language_gives_the_same_share(
+    pair: tuple[str, str], written: str
+) -> None:
+    spelling, code = pair
+    text = SENTENCES[written]
+    assert spellings.check_language(spelling) is None
+    assert detection.share(text, spelling) == detection.share(text, code)
+    assert detection.spans(text, spelling) == detection.spans(text, code)
+
+
+Paid = Callable[[str], tuple[list[float], list[str]]]
+
+
+@pytest.fixture(scope="module")
+def paid() -> Paid:
+    """What a right answer behind a thought in English earns by `lang`: rewards and statuses."""
+    thought = f"<think>{SENTENCES['en']}</think>"
+    scorers = [gr.load(RULESETS / f"{name}.reward") for name in ("r1_zero", "multilingual")]
+
+    def rewards(lang: str) -> tuple[list[float], list[str]]:
+        row = {"completion": [f"{thought}<answer>42</answer>"], "gold": ["42"]}
+        results = [scorer(**row, lang=[lang]) for scorer in scorers]
+        return [r.reward[0] for r in results], [r.status["language"][0] for r in results]
+
+    return rewards
+
+
+near_names = st.one_of(
+    any_text,
+    st.from_regex(r"\A[a-zA-Z]{1,9}([-_ ][a-zA-Z0-9]{1,9}){0,3}\Z"),
+    st.builds(
+        lambda pair, at, char: pair[0][:at] + char + pair[0][at:],
+        spelt(), st.integers(0, 8), st.sampled_from("aexz-_ 1é"),
+    ),
+)  # fmt: skip
+
+
+@given(near_names)
+@example("germn")
+@example("xx")
+@example("")
+def test_a_language_that_nobody_knows_never_pays(paid: Paid, name: str) -> None:
+    code = spellings.language_code(name)
+    if code is not None:  # only what is written in the table, plain or as the head of a tag
+        known = {spelling.casefold() for spelling, _ in _SPELLED}
+        plain = " ".join(name.casefold().replace("_", "-").split())
+        assert plain in known or "(" in plain or plain.split("-")[0] in known
+    rewards, statuses = paid(name)
+    wants = [1.3, 1.6] if code == "en" else [1.1, 1.1]
+    assert rewards == pytest.approx(wants)
+    assert statuses == ["unparsed" if code is None else "ok"] * 2
+
+
+def test_a_language_spelt_out_pays_as_its_code(paid: Paid) -> None:
+    assert paid("English") == paid("en-US") == paid("en")
+    assert paid("german") == paid("de-AT") == paid("de")
+
+
+def test_names_are_those_that_whisper_uses() -> None:
+    whisper = pytest.importorskip("transformers.models.whisper.tokenization_whisper")
+    codes = {name: code for name, code in whisper.TO_LANGUAGE_CODE.items()
+             if spellings.known_language(code)}  # fmt: skip
+    assert len(codes) > 50
+    odd = {"haitian creole", "cantonese"}
+    assert {name: spellings.language_code(name) for name in codes if name not in odd} == {
+        name: spellings.language_code(code) for name, code in codes.items() if name not in odd
+    }
 
 
 @pytest.mark.parametrize(
     ("code", "hint"),
     [
-        ("english", "`en`"),
         ("jp", "`ja`"),
-        ("en-US", "`en`"),
-        ("germn", "`de`"),
+        ("zh-Latn", "`zh`"),
+        ("germn", "`german`"),
         ("qq", "there are"),
     ],
 )
-def test_an_unknown_language_has_a_hint(code: str, hint: str) -> None:
-    assert not detection.known_language(code)
-    assert hint in (detection.check_language(code) or "")
-    assert detection.share(SENTENCES["en"], code) is None
+def test_an_unknown_language_has_a_hint(code: str, hint: str, tmp_path: Path) -> None:
+    assert not spellings.known_language(code)
+    assert hint in (spellings.check_language(code) or "")
+    assert detection.share(SENTENCES["en"], code) == 0
+    ruleset = tmp_path / "one.reward"
+    ruleset.write_text(
+        f'input completion: text\nreward = language.share(completion, "{code}") ?? 1'
+    )
+    with pytest.raises(gr.RulesetError, match=r"one\.reward:2:10: error.*unknown language"):
+        gr.load(ruleset)
 
 
 def test_all_languages_of_langdetect_are_known() -> None:
     from langdetect.detector_factory import PROFILES_DIRECTORY
 
     profiles = {path.name for path in Path(PROFILES_DIRECTORY).iterdir() if "." not in path.name}
-    assert all(detection.known_language(code) for code in profiles)
-    assert {detection._base(code) for code in profiles} == set(detection.LANGUAGES)
+    assert all(spellings.language_code(code) == code for code in profiles)
+    assert profiles - set(spellings.VARIANTS) | {"zh"} == set(spellings.LANGUAGES)
 
 
 # How good, how fast

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import models
 import pytest
 import torch
@@ -13,7 +15,6 @@ from grpo_train.engines.decoder import KINDS, Decoder
 from grpo_train.engines.native import NativeEngine, cut_logits, draw
 from grpo_train.errors import EngineError
 from grpo_train.model.lora import add_lora
-from grpo_train.model.onednn import FastLinear
 from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import MicroBatch, batch_logprobs, pack
 from grpo_train.rollouts import Rollouts, Sampling, join_rollouts, row_seeds, uniforms
@@ -237,20 +238,17 @@ def gradient(policy: Policy, batch: MicroBatch) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.parametrize("own_step", [True, False])
+@pytest.mark.parametrize("kind", models.CLASSES)
 def test_bf16_over_fp32_weights_goes_all_the_way(
-    own_step: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, own_step: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = models.make_policy()
-    for module in policy.model.modules():
-        if isinstance(module, FastLinear):  # oneDNN's products know nothing of autocast
-            module.__class__ = torch.nn.Linear
+    policy = models.make_policy(kind, precision="bfloat16", sharpness=3.0)
+    assert policy.model.dtype == torch.float32 and policy.compute == torch.bfloat16
     if not own_step:
         monkeypatch.setattr("grpo_train.engines.native.Decoder.of", lambda *_: None)
-    monkeypatch.setattr(Policy, "mixed", True)  # as on a GPU
     r = generate(policy, Sampling(20), max_rows=8)
-    (batch,) = pack(r, torch.ones(len(r)).bool(), 5000)
+    (batch,), (twin,) = (pack(r, torch.ones(len(r)).bool(), 5000) for _ in range(2))
     logp, narrow = gradient(policy, batch)
-    monkeypatch.setattr(Policy, "mixed", False)
-    _, wide = gradient(policy, batch)
+    _, wide = gradient(dataclasses.replace(policy, mixed=False), twin)
     assert float((logp - r.old_logprobs[batch.token]).abs().max()) < 0.15
     assert float(torch.cosine_similarity(narrow, wide, dim=0)) > 0.98

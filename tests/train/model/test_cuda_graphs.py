@@ -106,7 +106,7 @@ def test_a_replayed_step_is_the_step(
 def test_a_place_without_a_row_stays_empty() -> None:
     """Else it would write behind the end of its line one day."""
     room = Extent(rows=8, columns=4, prompts=1, reach=4, group=8)
-    cache = ForkedCache(room, torch.device("cpu"), shared=True, fixed=True)
+    cache = ForkedCache(room, torch.device("cpu"), torch.float32, shared=True, fixed=True)
     cache.take_rows(cache.take_slot(3), 5)
     cache.arrange()
     assert cache.begin(1).rows == 6

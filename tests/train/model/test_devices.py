@@ -17,12 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from grpo_train.config import Loss, Optim
+from grpo_train.config import Loss, Optim, Precision
 from grpo_train.engines.decoder import KINDS, Decoder
 from grpo_train.engines.native import NativeEngine, _Run
 from grpo_train.model.kv_cache import wide
 from grpo_train.model.logprobs import Head
-from grpo_train.model.policy import Policy, wrap
+from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import Layout, pack
 from grpo_train.objective.update import Batch, Updater
 from grpo_train.rollouts import Sampling, row_seeds
@@ -40,9 +40,10 @@ class NoHost(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def on_meta(kind: str) -> Policy:
-    model = models.make_policy(kind).model
-    return wrap(model, models.FakeTokenizer(), device="meta")
+def on_meta(kind: str, precision: Precision = "auto") -> Policy:
+    policy = models.make_policy(kind, precision=precision)
+    policy.model.to("meta")
+    return policy
 
 
 @pytest.mark.parametrize("sampling", [Sampling(20), Sampling(20, top_k=5, top_p=0.9)])
@@ -50,9 +51,8 @@ def on_meta(kind: str) -> Policy:
 def test_a_step_asks_nothing_of_the_host(
     kind: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Policy, "mixed", True)  # as on a GPU
     monkeypatch.setattr(Policy, "autocast", lambda _: contextlib.nullcontext())
-    policy = on_meta(kind)
+    policy = on_meta(kind, "bfloat16")  # as on a GPU
     engine = NativeEngine(policy, fixed=True)
     with torch.inference_mode():
         run = _Run(engine, Decoder.of(policy, 8), PROMPTS, 4, sampling, SEEDS, None)

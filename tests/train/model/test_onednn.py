@@ -47,7 +47,7 @@ def test_packing_ends_with_its_block_even_on_an_error() -> None:
     _, fast = layers(8, 4, bias=True)
     x = torch.randn(3, 8)
     try:
-        with packed(fast, 3), torch.no_grad():
+        with packed(fast, 3, torch.float32), torch.no_grad():
             before = fast(x)
             assert isinstance(fast, FastLinear)
             assert fast.packed is not None
@@ -59,6 +59,21 @@ def test_packing_ends_with_its_block_even_on_an_error() -> None:
         fast.weight.mul_(2)
         fast.bias.mul_(2)
     torch.testing.assert_close(fast(x), 2 * before)
+
+
+@given(SIZES, SIZES, SIZES, st.booleans())
+def test_under_autocast_products_are_in_its_dtype(
+    a: int, n_in: int, n_out: int, bias: bool
+) -> None:
+    plain, fast = layers(n_in, n_out, bias=bias)
+    x = torch.randn(a, n_in)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        wanted, found = plain(x), fast(x)
+        with packed(fast, a, torch.bfloat16):
+            again = fast(x)
+    assert wanted.dtype == found.dtype == again.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(again, wanted, rtol=2e-2, atol=2e-2)
 
 
 def test_other_dtypes_and_empty_inputs_take_torchs_way() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
+from fractions import Fraction
 
 import oracle_rl
 import pytest
@@ -18,6 +21,7 @@ from grpo_train.objective.advantage import (
     group_advantages,
     grpo,
     has_signal,
+    maxrl,
     opo,
     overlong,
     pass_at_k,
@@ -206,6 +210,90 @@ def test_signal_is_a_difference(rows: list[list[float]]) -> None:
     for row, found in zip(rows, has_signal(double(rows)).tolist(), strict=True):
         present = {r for r in row if not math.isnan(r)}
         assert found == (len(present) > 1)
+
+
+EVERY: dict[str, Callable[[Tensor], Tensor]] = METHODS | {
+    "opo": lambda reward: opo(reward, 1 + torch.arange(reward.shape[1]).expand_as(reward)),
+    "pass_at_k": lambda reward: pass_at_k(reward, k=2),
+    "gdpo": lambda reward: gdpo([reward, reward], [0.5, 0.7]),
+    "gdpo, cancelling": lambda reward: gdpo([reward, -reward, reward], [0.1, 0.1, 0.3]),
+}
+WEIGHT = st.integers(1, 999).map(lambda n: n / 1000)  # what people write
+
+
+def shuffled_sums(terms: list[float], size: int, rng: random.Random) -> list[float]:
+    """The same terms added in `size` orders, some of them in halves."""
+    found = []
+    for _ in range(size):
+        order = rng.sample(terms, len(terms))
+        cut = rng.randrange(len(order) + 1)
+        found.append(sum(order[:cut]) + sum(order[cut:]))
+    return found
+
+
+@pytest.mark.parametrize("method", EVERY)
+def test_rewards_that_differ_by_rounding_tie(method: str) -> None:
+    weighed = [0.1 * a + 0.2 * b + 0.3 * c for a, b, c in [(1, 1, 0), (0, 0, 1), (0, 0, 1)]]
+    assert len(set(weighed)) == 2
+    assert EVERY[method](double([weighed])).tolist() == [[0.0] * 3]
+
+
+@given(
+    st.sampled_from(sorted(EVERY)), st.lists(WEIGHT, min_size=1, max_size=9), st.integers(2, 32),
+    st.sampled_from([1e-6, 1.0, 1e6]), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_rewards_equal_in_exact_arithmetic_get_exactly_zero(
+    method: str, weights: list[float], size: int, unit: float, rng: random.Random
+) -> None:
+    terms = [unit * w for w in weights]
+    rows = double([shuffled_sums(terms, size, rng) for _ in range(3)])
+    assert not has_signal(rows).any()
+    assert not EVERY[method](rows).any()
+
+
+@given(st.lists(WEIGHT, min_size=2, max_size=6), st.integers(2, 16), st.randoms())
+def test_terms_that_cancel_tie(weights: list[float], size: int, rng: random.Random) -> None:
+    """The exact sum is 0, so that the values are rounding errors and nothing else."""
+    rest = -float(sum(Fraction(str(w)) for w in weights))
+    rows = double([shuffled_sums([*weights, rest], size, rng)])
+    assert not has_signal(rows).any()
+    for method in EVERY.values():
+        assert not method(rows).any()
+
+
+@given(
+    st.sampled_from([m for m in METHODS if m != "maxrl"]), st.lists(WEIGHT, min_size=1, max_size=5),
+    st.lists(st.integers(0, 3), min_size=2, max_size=8), st.sampled_from([1e-6, 1e-3, 1.0]),
+    st.sampled_from([1e-6, 1.0, 1e6]), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_a_true_gap_stays_one(
+    method: str, weights: list[float], marks: list[int], gap: float, unit: float, rng: random.Random
+) -> None:
+    """From a millionth of the rewards' size on; the oracle sees the sums without their errors."""
+    assume(len(set(marks)) > 1)
+    base = max(sum(weights), 1.0)
+    noisy = [unit * (sum(rng.sample(weights, len(weights))) + base * gap * m) for m in marks]
+    exact = [unit * (math.fsum(weights) + base * gap * m) for m in marks]
+    out, expected = METHODS[method](double([noisy])), double(oracle_rl.advantages([exact], method))
+    assert has_signal(double([noisy])).all()
+    # Sums are off by 1e-15 of their size, which is 1e-9 of the smallest gap.
+    torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+    clear = expected.abs() > 1e-6 * float(expected.abs().max())
+    assert torch.equal(out.sign()[clear], expected.sign()[clear])
+
+
+@given(groups(), st.floats(-2, 0))
+def test_maxrl_is_zero_where_the_mean_is_not_above_zero(
+    rows: list[list[float]], mean: float
+) -> None:
+    reward = double(rows)
+    lowered = reward - reward.nanmean(-1, keepdim=True) + mean
+    assert not maxrl(lowered).any()
+
+
+@given(groups(POSITIVE))
+def test_maxrl_is_bounded_by_the_group(rows: list[list[float]]) -> None:
+    assert float(maxrl(double(rows)).abs().max()) <= max(1, len(rows[0]) - 1) + 1e-9
 
 
 def test_an_unknown_method_is_no_method() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import shutil
 from pathlib import Path
 
+import killed_fs
 import models
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from grpo_train.errors import CheckpointError
 from grpo_train.model.policy import Policy
@@ -22,13 +23,22 @@ class _Bare(models.FakeTokenizer):
         (folder / "tokenizer.json").write_text("{}")
 
 
-def make(step: int, folder: Path, *, keep: int = 0) -> tuple[Path, Policy, torch.optim.Optimizer]:
+@functools.cache
+def trained() -> tuple[Policy, torch.optim.Optimizer]:
+    """After one update."""
     plain = models.make_policy()
     policy = Policy(plain.model, _Bare(), plain.eos_ids, plain.pad_id)
     optimizer = torch.optim.AdamW(policy.model.parameters(), fused=True)
     sum(p.square().sum() for p in policy.model.parameters()).backward()
     optimizer.step()
-    progress = Progress(step, 3, 4, "r", "d")
+    return policy, optimizer
+
+
+def make(
+    step: int, folder: Path, *, position: int = 3, keep: int = 0
+) -> tuple[Path, Policy, torch.optim.Optimizer]:
+    policy, optimizer = trained()
+    progress = Progress(step, position, 4, "r", "d")
     return save_checkpoint(folder, progress, policy, optimizer, None, keep=keep), policy, optimizer
 
 
@@ -48,34 +58,36 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000002", "step-000010"]
 
 
-@settings(max_examples=10)
-@given(st.integers(0, 30))
-def test_a_save_that_dies_anywhere_leaves_the_last_one(moment: int) -> None:
-    import tempfile
+def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """For every kill point of a save and of the recovery after it, of a new step and of the same
+    step again: the newest or the one before is found, whole, and saving goes on from there."""
+    for keep, new in ((1, True), (1, False), (2, True), (2, False)):
+        before = tmp_path / f"before-{keep}-{new}"
+        old = [make(step, before / "run", keep=keep)[0] for step in (1, 2, 3)][-1]
+        wanted = [read_progress(old), Progress(3 + new, 7, 4, "r", "d")]
+        for at in itertools.count():
+            folder = shutil.copytree(before, tmp_path / "cut") / "run"
+            finished = killed_fs.dies(at, lambda: make(3 + new, folder, position=7, keep=keep))  # noqa: B023
+            for again in itertools.count():
+                if killed_fs.dies(again, lambda: checkpoint.recover(folder)):  # noqa: B023
+                    break
+            found = list_checkpoints(folder)
+            assert read_progress(found[-1]) in (wanted[1:] if finished else wanted), (at, again)
+            make(5, folder, keep=keep)
+            names = sorted(path.name for path in folder.iterdir())
+            assert names[-1] == "step-000005" and len(names) == keep, names
+            shutil.rmtree(tmp_path / "cut")
+            if finished:
+                break
+        assert at > 15
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(1, folder)
-        real, calls = checkpoint._flush, []
 
-        def die(path: Path) -> None:
-            calls.append(path)
-            if len(calls) > moment:
-                raise KeyboardInterrupt
-            real(path)
-
-        checkpoint._flush = die
-        try:
-            make(2, folder)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            checkpoint._flush = real
-        found = list_checkpoints(folder)
-        assert found
-        assert [read_progress(path).step for path in found] in ([1], [1, 2])
-        make(2, folder)  # and saving again works
-        assert read_progress(list_checkpoints(folder)[-1]).step == 2
+def test_a_draft_that_is_not_whole_is_never_taken_for_a_checkpoint(tmp_path: Path) -> None:
+    path, _, _ = make(1, tmp_path)
+    draft = path.rename(tmp_path / ".new-step-000001")
+    (draft / "state.json").unlink()
+    checkpoint.recover(tmp_path)
+    assert list_checkpoints(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["state.json", "optimizer.safetensors", "model/model.safetensors"])

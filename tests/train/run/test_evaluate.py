@@ -51,6 +51,12 @@ def test_the_bootstrap_interval_holds_the_mean(shares: list[float]) -> None:
     low, high = bootstrap(np.array(shares))
     assert 0 <= low <= np.mean(shares) + 1e-12
     assert np.mean(shares) - 1e-12 <= high <= 1
+    assert low < high  # however alike the prompts were
+
+
+def test_an_evaluation_of_zeros_is_not_certain() -> None:
+    assert bootstrap(np.zeros(8)) == wilson(0, 8)
+    assert bootstrap(np.ones(8)) == wilson(8, 8)
 
 
 def test_intervals_hold_what_they_are_about(tmp_path: Path) -> None:

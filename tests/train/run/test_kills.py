@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import killed_fs
 import killed_run
 import pytest
 import tiny_run
 from safetensors.torch import load_file
 
+from grpo_train import session as session_module
 from grpo_train.config import Config
+from grpo_train.errors import CheckpointError
 from grpo_train.model.policy import load_policy
 from grpo_train.run.checkpoint import list_checkpoints, read_progress
-from grpo_train.session import resume, start
-from grpo_train.train import train
+from grpo_train.run.record import LOGS, Record
+from grpo_train.session import Session, resume, save, start
+from grpo_train.train import train, train_step
 
 REUSE = {"updates_per_rollout": 2, "loss": {"kl_coef": 0.05}}
 
 
 def finished(folder: Path) -> tuple[list[dict[str, Any]], bytes, dict[str, Any]]:
     """What a run leaves, less what depends on the clock."""
-    from grpo_train.run.record import Record
-
     rows = [
         {k: v for k, v in row.items() if "seconds" not in k and k != "tokens_per_s"}
         for row in Record(folder).read()
@@ -97,3 +103,113 @@ def test_random_kills_never_leave_a_checkpoint_that_does_not_load(tmp_path: Path
 @pytest.mark.slow
 def test_a_hundred_random_kills_never_leave_a_checkpoint_that_does_not_load(tmp_path: Path) -> None:
     survive(tmp_path, 100)
+
+
+def lines(run: Path, last: int) -> set[str]:
+    """Of all logs up to some step, those put aside too."""
+    paths = [path for name in LOGS for path in run.glob(name.replace(".", "*."))]
+    found = [line for path in paths for line in path.read_text().splitlines()]
+    return {line for line in found if json.loads(line)["step"] <= last}
+
+
+def logged(session: Session, steps: int, *, saves: bool) -> None:
+    for _ in range(steps):
+        session.log(train_step(session))
+        if saves:
+            save(session)
+
+
+@pytest.mark.parametrize("keep", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["first", "next", "again"])
+def test_a_save_that_dies_anywhere_loses_no_line_and_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, keep: int
+) -> None:
+    """A first save, one of a new step, one of the same step again; the resume after it dies too."""
+    session = start(tiny_run.make_config(tmp_path, save={"every": 1, "keep": keep}))
+    run = session.record.folder
+    logged(session, 0 if what == "first" else keep + 1, saves=True)
+    logged(session, 0 if what == "again" else 1, saves=False)
+    before = shutil.copytree(run, tmp_path / "before")
+    monkeypatch.setattr(  # what it loads does not depend on the checkpoint
+        session_module,
+        "open_session",
+        lambda config, folder: dataclasses.replace(
+            session, config=config, record=Record(folder), step=0, saved=-1, history=[], notes=[]
+        ),
+    )
+    for at in itertools.count():
+        finished = killed_fs.dies(at, lambda: save(session))
+        killed_fs.dies(at % 9, lambda: resume(run))
+        again = resume(run)
+        least = session.step if finished else session.step - (what != "again")
+        assert least <= again.step == again.saved or (what, again.step) == ("first", 0)
+        assert [row["step"] for row in again.history] == list(range(1, again.step + 1))
+        told = again.step or session.step  # one that starts again puts all lines aside
+        assert lines(run, told) >= lines(before, told)
+        assert read_progress(save(again)).step == again.step
+        shutil.rmtree(run)
+        shutil.copytree(before, run)
+        if finished:
+            break
+    assert at > 15
+
+
+@pytest.mark.parametrize("left", ["nothing", "a folder cut short", "half of a deleted one"])
+def test_logs_whose_checkpoints_are_lost_are_not_dropped(tmp_path: Path, left: str) -> None:
+    session = start(tiny_run.make_config(tmp_path, save={"every": 2}))
+    run = session.record.folder
+    train(session)
+    path = list_checkpoints(run / "checkpoints")[-1]
+    if left == "nothing":
+        shutil.rmtree(path.parent)
+    else:
+        (path / "manifest.json").unlink()
+        path.rename(path.with_name(path.name if "cut" in left else f".old-{path.name}"))
+    before = {name: (run / name).read_bytes() for name in LOGS if (run / name).exists()}
+    with pytest.raises(
+        CheckpointError, match="logs up to step 4 and no whole checkpoint"
+    ) as caught:
+        resume(run, ["save.every=0"])
+    assert "\nhint: " in str(caught.value)
+    assert {name: (run / name).read_bytes() for name in before} == before
+    again = resume(run, force=True)
+    assert (again.step, again.history) == (0, [])
+    assert "metrics.1.jsonl" in again.notes[-1]
+    for name, content in before.items():
+        assert (run / name.replace(".", ".1.")).read_bytes() == content
+
+
+def stop_and_kill(tmp_path: Path, kills: int) -> list[int]:
+    """SIGTERM at a random moment, SIGKILL soon after, often in the middle of the save: the newest
+    checkpoint never gets older, and the logs tell every step up to it once. The exit codes."""
+    config = tiny_run.make_config(
+        tmp_path, steps=10_000, save={"every": 2, "keep": 1}, eval={"limit": 1}
+    )
+    run, rng, codes = Path(config.runs) / config.name, random.Random(2), []
+    newest, told = 0, []
+    for _ in range(kills):
+        process = killed_run.spawn(config, tmp_path)
+        codes.append(killed_run.stop_and_kill(process, run, rng))
+        if not newest and not list((run / "checkpoints").glob("*/manifest.json")):
+            continue
+        session_module.recover(run / "checkpoints")
+        found = list_checkpoints(run / "checkpoints")
+        assert found and read_progress(found[-1]).step >= newest
+        newest = read_progress(found[-1]).step
+        rows = [row for row in Record(run).read() if "reward" in row and row["step"] <= newest]
+        assert [row["step"] for row in rows] == list(range(1, newest + 1))
+        assert rows[: len(told)] == told
+        told = rows
+    assert newest > 0
+    assert resume(run).step == newest
+    return codes
+
+
+def test_kills_around_a_stop_lose_nothing(tmp_path: Path) -> None:
+    stop_and_kill(tmp_path, 5)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_around_a_stop_lose_nothing(tmp_path: Path) -> None:
+    codes = stop_and_kill(tmp_path, 200)
+    assert min(codes.count(0), codes.count(-signal.SIGKILL)) >= 20

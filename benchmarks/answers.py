@@ -1,6 +1,6 @@
 """Math answers: ours against Math-Verify, on the same rows, interleaved in one process.
 
-    python benchmarks/math.py [--cases DIR] [--data DIR] [--rows N] [--hostile]
+    python benchmarks/answers.py [--cases DIR] [--data DIR] [--rows N] [--hostile]
 
 Regime: one process, one thread, each distinct gold read once by both sides. Accuracy counts a row
 as right when "correct is True" agrees with the label; *core* leaves out the rows on which the
@@ -10,17 +10,13 @@ Ends in one line of JSON.
 
 from __future__ import annotations
 
-import sys
-
-if sys.path[0].endswith("benchmarks"):
-    del sys.path[0]  # in this folder, this file's name would hide the standard library's `math`
-
 import argparse
 import gzip
 import json
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
