@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grpo_rewards.compiler.graph import Graph
-from grpo_rewards.explain.marks import text_of
-from grpo_rewards.explain.row import shorten
 from grpo_rewards.limits import MIN_FOUND_SHARE
 from grpo_rewards.scoring.execution import OpStats
+from grpo_rewards.scoring.inputs import text_of
 
-_DOES_CHARS = 100  # of an extraction in a line of its own
+_DOES_CHARS = 200  # of what an extraction looks for: a pattern may be long
 _END_CHARS = 60  # of a row's last line
 
 
@@ -40,7 +39,7 @@ class Unfound:
     def seen(self, value: Any) -> Unfound:
         """With a hint at what a first row of the data has instead."""
         lines = [line.strip() for line in text_of(value).splitlines() if line.strip()]
-        has = f"ends in {shorten(lines[-1], _END_CHARS)!r}" if lines else "is empty"
+        has = f"ends in {lines[-1][-_END_CHARS:]!r}" if lines else "is empty"
         ways = "another column (--map), or another form, as by a param (--set)"
         return replace(self, hint=f"`{self.reads}` of the first row {has}; read {ways}")
 
@@ -96,7 +95,7 @@ def _told(graph: Graph, members: list[int], rows: int, finds: int) -> Unfound:
     score = next(n for n, root in graph.columns.items() if members[0] in graph.reachable([root]))
     does = " ?? ".join(_spelled(graph, number) for number in members)
     reads = next(iter(graph.inputs_of(members)), "")
-    return Unfound(score, shorten(does, _DOES_CHARS), reads, rows, finds)
+    return Unfound(score, does[:_DOES_CHARS], reads, rows, finds)
 
 
 def _spelled(graph: Graph, number: int) -> str:

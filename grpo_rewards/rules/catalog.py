@@ -68,7 +68,7 @@ def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | N
     return spellings.check_language(target) if isinstance(target, str) else None
 
 
-def _share(text: str, target: str, *, min_letters: float) -> Any:
+def _share(text: str, target: str, *, min_letters: int) -> Any:
     """A language that cannot be read is no null, which `??` would replace: a slip in a column of
     the data would pay in full."""
     if not spellings.known_language(target):

@@ -225,6 +225,27 @@ MUTANTS = [
         "        if begins & seen:\n            return False",
         "matching::test_nested_repeats_that_can_fail_are_exponential",
     ),
+    Mutant(
+        "a tool's words are paid",
+        "scoring/inputs.py",
+        'if message.get("role") == role:',
+        'if message.get("role") in (role, "tool"):',
+        "chats::test_what_other_roles_say_changes_no_text",
+    ),
+    Mutant(
+        "a test declares columns of the ruleset",
+        "compiler/expressions.py",
+        "new = self.graph.asides if self.is_sealed else self.graph.inputs",
+        "new = self.graph.inputs",
+        "random_rulesets::test_tests_attacks_and_checks_change_nothing_of_a_ruleset",
+    ),
+    Mutant(
+        "a hard link is another file",
+        "errors.py",
+        "return os.path.samefile(new, old)",
+        "return new.resolve() == old.resolve()",
+        "commands::test_no_command_writes_over_what_it_reads",
+    ),
     # Groups
     Mutant(
         "a group's mean over the batch",
