@@ -37,7 +37,7 @@ from grpo_rewards.explain.row import explain_row
 from grpo_rewards.lsp import server
 from grpo_rewards.rules.catalog import CATALOG
 from grpo_rewards.scoring.inputs import ambient, text_of
-from grpo_rewards.scoring.scorer import parse_file, read_text
+from grpo_rewards.syntax.files import parse_file, read_text
 from grpo_rewards.syntax.formatter import format_text
 
 app = typer.Typer(
