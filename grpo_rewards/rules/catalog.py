@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from grpo_rewards.columns import Column, Outcome, Status
-from grpo_rewards.rules import dataset, extract, group, json_fields, nulls, text
+from grpo_rewards.rules import dataset, extract, group, json_fields, marks, nulls, text
 from grpo_rewards.rules.format import matching
 from grpo_rewards.rules.language import detection, spellings
 from grpo_rewards.rules.math import arithmetic, equality, plain_sums
@@ -170,7 +170,7 @@ _MATH = (
         "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
         "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong."
         " What counts as equal, and every option: docs/math.md.",
-        cost=3, example='math.equal("1/2", "0.5")',
+        cost=3, example='math.equal("1/2", "0.5")', marks=marks.compared_answer,
     ),
     rule("math.eval_arith(text: text) -> num?", RowKernel(arithmetic.eval_arith),
          "The exact value of an arithmetic expression: + - * / ** and brackets over numbers.",
@@ -193,7 +193,7 @@ _FORMATS = (
         "match(format: format, text: text, *, partial_max: num = 0.5) -> match",
         RowKernel(_match, finish=_matched),
         "How a text fits a format: .ok, .credit, .at, and its captures by name.",
-        cost=2, validate=_partial,
+        cost=2, validate=_partial, marks=marks.left_format,
     ),
     rule("match.ok(match: match) -> bool", RowKernel(_fits), "Whether the whole text fits.",
          cost=0),
@@ -229,7 +229,7 @@ _LANGUAGE = (
         RowKernel(_share),
         "The share of a text that is in a language (`de`, `de-AT`, `German`); null where there is"
         " too little to judge, 0 for a language that nobody knows.",
-        range=UNIT, cost=3, validate=_check_language,
+        range=UNIT, cost=3, validate=_check_language, marks=marks.foreign_pieces,
         example='language.share("The sum of the two numbers is six.", "en")',
     ),
     rule("language.switches(text: text) -> num", RowKernel(detection.switches),
