@@ -17,6 +17,7 @@ from grpo_rewards.limits import (
     MAX_BOXES,
 )
 from grpo_rewards.rules.math.hedges import changed
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 from grpo_rewards.rules.text import compile_pattern
 
 _BOX: Final = re.compile(r"\\(?:boxed|fbox|framebox|box|beginboxed)\s*\{|\\boxed\s+(?=[\w\\])")
@@ -475,3 +476,42 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     part = text[start:end]
     left = len(part) - len(part.lstrip())
     return Span.cut(text, start + left, start + max(len(part.rstrip()), left))
+
+
+_WHICH: Final = 'which: "last"|"first" = "last"'
+RULES: tuple[Rule, ...] = (
+    rule(
+        f"extract.boxed(text: text, *, {_WHICH}) -> text?", RowKernel(boxed),
+        r"What stands in the last (or first) \boxed{…}; null where there is none.",
+        example=r'extract.boxed("so \boxed{42}")',
+    ),
+    rule(
+        f"extract.tag(text: text, name: text, *, {_WHICH}) -> text?", RowKernel(tag),
+        "What stands in the last (or first) <name>…</name>, trimmed.",
+        example='extract.tag("<answer>4</answer>", "answer")',
+    ),
+    rule(
+        f"extract.after(text: text, marker: text, *, {_WHICH}) -> text?",
+        RowKernel(after), "The rest of the line after the last (or first) marker.",
+        example='extract.after("#### 4", "####")',
+    ),
+    rule("extract.last_number(text: text) -> text?", RowKernel(last_number),
+         "The last number, as it is written.", example='extract.last_number("3 or 4")'),
+    rule("extract.first_number(text: text) -> text?", RowKernel(first_number),
+         "The first number, as it is written.", example='extract.first_number("3 or 4")'),
+    rule(
+        f'extract.fence(text: text, *, language: text = "", {_WHICH}) -> text?',
+        RowKernel(fence), "What stands in the last (or first) fenced code block.",
+    ),
+    rule(
+        f"extract.regex(text: text, pattern: pattern, *, {_WHICH}, group: num = 0) -> text?",
+        RowKernel(regex), "The last (or first) find of a pattern, or one of its groups.",
+        example=r'extract.regex("a 12", re"\d+")',
+    ),
+    rule("extract.strip_thoughts(text: text) -> text?", RowKernel(strip_thoughts),
+         "What follows the last </think>; null where a thought is open and never closed.",
+         example='extract.strip_thoughts("<think>hm</think> 4")'),
+    rule("extract.answer(text: text) -> text?", RowKernel(answer),
+         "The final answer by the usual habits: box, <answer>, ####, the answer is, last number.",
+         example='extract.answer("so the answer is 4.")'),
+)  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grpo_rewards.columns import Column, Status
+from grpo_rewards.columns import Column
 from grpo_rewards.syntax.tree import Call, as_expr
 from grpo_rewards.types import EVERYTHING, UNIT, Interval, Level, Type
 
@@ -179,6 +179,15 @@ def rule(
     )
 
 
+#: The range of what is counted: 0, 1, 2, …
+COUNT = Interval(0)
+
+
+def as_argument(ranges: Sequence[Interval], _options: Mapping[str, Any]) -> Interval:
+    """The range of a result that lies among the values of the first argument, as a mean does."""
+    return ranges[0]
+
+
 _SIGNATURE = re.compile(r"([a-z_.0-9*/+<>=!?-]+)\((.*)\) -> (\S+)")
 _PARAMETER = re.compile(r"(\w+): ([^=]+?)(\.\.\.)?(?: = (.+))?")
 
@@ -234,13 +243,3 @@ def parse_type(text: str) -> Type:
     if text.startswith("list[") and text.endswith("]"):
         return Type("list", item=parse_type(text[5:-1]))
     return Type(text)
-
-
-def bounded(lo: float, hi: float) -> Interval:
-    """A range, written short for the catalog's tables."""
-    return Interval(lo, hi)
-
-
-def is_value(status: Status) -> bool:
-    """Whether a status leaves its value usable on its own (no null, no error by itself)."""
-    return status == Status.OK

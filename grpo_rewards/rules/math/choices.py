@@ -7,6 +7,7 @@ from typing import Final
 
 from grpo_rewards.rules import extract
 from grpo_rewards.rules.math.hedges import denied
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 _LABEL: Final = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"
@@ -103,3 +104,10 @@ def _picked(text: str) -> str | None:
     ):
         return None
     return found[-1][1]
+
+
+RULES: tuple[Rule, ...] = (
+    rule("math.choice(text: text) -> text?", RowKernel(choice),
+         "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
+         example='math.choice("The answer is (B).")'),
+)  # fmt: skip
