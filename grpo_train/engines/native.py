@@ -123,7 +123,7 @@ class NativeEngine:
         attention = self.policy.attention(ours=way in ("step", "ours"))
         with distributed.gathered(model), torch.inference_mode(), attention:
             if way == "own":
-                from grpo_train.generate import generate
+                from grpo_train.engines.generate import generate
 
                 return generate(self.policy, prompts, n, sampling, seeds, self.max_rows)
             decoder = Decoder.of(self.policy, rows) if way == "step" else None

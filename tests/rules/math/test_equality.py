@@ -220,7 +220,8 @@ def test_two_boxes_to_choose_from_are_no_answer(gold: str, other: str, word: str
 
 _PIECES = st.sampled_from(
     [*" ,;(/$*{}[]:-'?", "not ", "n't ", "wrong ", "less than ", "or ", "and ", "the ", "is ",
-     "which ", "answer ", "\\text{", "at ", "least ", "half ", "of ", "5", "one ", "maybe ", "no ", "kein "]
+     "which ", "answer ", "\\text{", "at ", "least ", "half ", "of ", "5", "one ", "maybe ", "no ",
+     "kein "]
 )  # fmt: skip
 
 
