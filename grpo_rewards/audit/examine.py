@@ -88,7 +88,7 @@ def attack(
             target = Target(
                 gold, text_of(row.get("prompt"), "user"), layouts, str(row.get("lang") or "en")
             )
-            texts = dict.fromkeys(FAMILIES[family](target))
+            texts = dict.fromkeys(FAMILIES[family].draw(target))
             drawn += [(i, _hacked(row, text)) for text in texts]
         tried = [_try(scorer, family, drawn, moment) for moment in moments]
         results.append(max((result for result, _ in tried), key=lambda result: result.highest))

@@ -23,7 +23,7 @@ from grpo_rewards.cli.options import (
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.statements import check
 from grpo_rewards.rules.catalog import CATALOG
-from grpo_rewards.scoring.scorer import parse_file, read_text
+from grpo_rewards.syntax.files import parse_file, read_text
 from grpo_rewards.syntax.formatter import format_text
 
 

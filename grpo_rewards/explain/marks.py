@@ -11,7 +11,7 @@ from typing import Any
 from rich.text import Text
 
 from grpo_rewards.explain.row import executed, explain_row, shorten
-from grpo_rewards.rules.marks import Mark
+from grpo_rewards.rules.rule import Mark
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer

@@ -16,8 +16,8 @@ from grpo_rewards.compiler.statements import check
 from grpo_rewards.errors import Finding, Place
 from grpo_rewards.rules.catalog import CATALOG
 from grpo_rewards.rules.rule import Rule
-from grpo_rewards.scoring.scorer import parse_file
 from grpo_rewards.syntax import tree as x
+from grpo_rewards.syntax.files import parse_file
 from grpo_rewards.syntax.parser import Parsed, parse_all
 
 _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")

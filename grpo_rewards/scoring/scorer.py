@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import posixpath
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,8 @@ from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.compiler.statements import checked
-from grpo_rewards.errors import (
-    BatchError,
-    Finding,
-    MissingFileError,
-    OverwriteError,
-    Place,
-    RewardError,
-    RulesetError,
-    Source,
-)
-from grpo_rewards.limits import MAX_IMPORT_DEPTH, MAX_WORKER_MB
+from grpo_rewards.errors import BatchError, OverwriteError
+from grpo_rewards.limits import MAX_WORKER_MB
 from grpo_rewards.scoring.execution import Execution, Pool
 from grpo_rewards.scoring.inputs import batch_size, bind, group_numbers
 from grpo_rewards.scoring.memo import DiskMemo, Memo
@@ -38,6 +27,7 @@ from grpo_rewards.scoring.scores import Scores
 from grpo_rewards.scoring.workers.pool import Inline, Workers
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.builders import ruleset_of
+from grpo_rewards.syntax.files import companions, parse_file
 from grpo_rewards.syntax.parser import Parsed, parse_all
 from grpo_rewards.types import Interval
 
@@ -94,10 +84,10 @@ class Scorer(AdapterMethods):
 
     def save(self, path: str | Path) -> None:
         """Write the canonical text, and beside it the files that it names."""
-        folder, companions = Path(path).parent, _companions(self._parsed)
-        if Path(path).name in companions:
+        folder, beside = Path(path).parent, companions(self._parsed)
+        if Path(path).name in beside:
             raise OverwriteError(f"{path}: it would overwrite a file that the ruleset names")
-        for name, text in {Path(path).name: str(self), **companions}.items():
+        for name, text in {Path(path).name: str(self), **beside}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
 
@@ -260,78 +250,6 @@ def load(
     """
     parsed = parse_file(path)
     return Scorer(parsed, params=params, workers=workers, allow_extern=allow_extern, memo=memo)
-
-
-def parse_file(path: str | Path, *, text: str | None = None) -> Parsed:
-    """A file and all that it imports, parsed; never raises for what they say.
-
-    Imports are relative to the file that names them and stay inside the folder tree of the first
-    one; a cycle is cut where it closes, and reported there. `text` stands for the file's own where
-    an editor holds a newer one.
-    """
-    file = Path(path)
-    own = read_text(file) if text is None else text
-    return _parse_tree(file, own, str(path), file.resolve().parent, ())
-
-
-def _parse_tree(file: Path, text: str, name: str, root: Path, above: tuple[Path, ...]) -> Parsed:
-    parsed = parse_all(text, name=name)
-    imports: dict[str, Parsed] = {}
-    files: dict[str, str] = {}
-    chain = (*above, file.resolve())
-    for statement in parsed.ruleset.of(x.Import):
-        target = _inside(file, statement.path, root)
-        if target is None or target in chain or len(chain) > MAX_IMPORT_DEPTH:
-            continue  # the checker reports what could not be imported
-        inner = _parse_tree(target, read_text(target), statement.path, root, chain)
-        imports[statement.path] = inner
-    for path in _format_files(parsed):
-        target = _inside(file, path, root)
-        if target is not None:
-            files[path] = read_text(target)
-    return replace(parsed, imports=imports, files=files)
-
-
-def _inside(file: Path, path: str, root: Path) -> Path | None:
-    """The file that another one names, where it is one and lies in the folder tree."""
-    try:
-        target = (file.parent / path).resolve()
-        return target if target.is_file() and root in target.parents else None
-    except (OSError, ValueError):  # a name that no file can have
-        return None
-
-
-def _format_files(parsed: Parsed) -> list[str]:
-    """The paths of formats that stand in files of their own."""
-    named = [dict(statement.options).get("file") for statement in parsed.ruleset.of(x.FormatDecl)]
-    return [c.value for c in named if isinstance(c, x.Const) and isinstance(c.value, str)]
-
-
-def _companions(parsed: Parsed, folder: str = "") -> dict[str, str]:
-    """The files that a ruleset names, by their paths from it: imports, and theirs, and formats."""
-    found = {posixpath.normpath(posixpath.join(folder, p)): t for p, t in parsed.files.items()}
-    for path, inner in parsed.imports.items():
-        place = posixpath.normpath(posixpath.join(folder, path))
-        found[place] = inner.source.text
-        found |= _companions(inner, posixpath.dirname(place))
-    return found
-
-
-def read_text(path: Path) -> str:
-    """A ruleset's text. RulesetError with the place where it is no UTF-8, RewardError in one line
-    where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        at = len(error.object[: error.start].decode("utf-8"))
-        source = Source(str(path), error.object.decode("utf-8", "replace"))
-        message = f"not text: byte {error.start} is not UTF-8"
-        finding = Finding("S16", message, Place(at, at + 1), "a ruleset is a UTF-8 text file")
-        raise RulesetError.of(source, [finding]) from None
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such file") from None
-    except OSError as error:
-        raise RewardError(f"{path}: {error.strerror or error}") from None
 
 
 def loads(
