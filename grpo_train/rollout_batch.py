@@ -25,9 +25,12 @@ from grpo_train.objective.advantage import (
 )
 from grpo_train.objective.update import Batch
 from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
-from grpo_train.run.preflight import COPY_TOLERANCE, TOLERANCE
+from grpo_train.run.preflight import COPY_TOLERANCE
 from grpo_train.scoring import Moment, Scored, answer
 from grpo_train.session import Drawn, Session, sampling
+
+#: How far rounding takes the logprob of a token at worst, in nats, by what products are made in.
+ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
 def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
@@ -131,10 +134,10 @@ def _kl_alone(reward: Tensor, rollouts: Rollouts, session: Session) -> Tensor:
     """[B] float64, for groups whose rewards differ by their KL only: r − mean, whatever the method.
 
     Divided by its own spread, the KL would be as loud there as a right answer; undivided it keeps
-    its weight. What the rounding of logprobs can explain, the self-test's bound for a token, gets
-    0: the errors of a completion's tokens add up like the steps of a random walk.
+    its weight. What the rounding of logprobs can explain gets 0:
+    the errors of a completion's tokens add up like the steps of a random walk.
     """
-    bound = TOLERANCE[torch.bfloat16 if session.policy.device.type == "cuda" else torch.float32]
+    bound = ROUNDING.get(session.policy.compute, ROUNDING[torch.float32])
     if session.engine.copies:
         bound = max(bound, COPY_TOLERANCE)
     noise = session.config.loss.kl_coef * bound * math.sqrt(int(rollouts.length.max()))

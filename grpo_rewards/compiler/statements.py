@@ -285,14 +285,19 @@ class _Checker:
         if found is None:
             hint = "imports work in files, relative to the file and inside its folder tree"
             message = f"`{statement.path}` cannot be imported"
+            if statement.path in self.parsed.cycles:
+                message += f": that is a cycle, {self.parsed.cycles[statement.path]}"
+                hint = "move what both files need into a third"
             raise Problem("N10", message, statement.place, hint)
         inner = self.lowering.nested()
         errors = [*found.findings, *_Checker(found, {}, inner).names_only()]
         errors = [finding for finding in errors if finding.severity == "error"]
         if errors:
-            first = errors[0].show(found.source).splitlines()[0]
+            first = errors[0]
+            # where the fault is in a file that the imported one imports, name it there
+            cause = first.hint if first.code == "T31" else first.show(found.source).splitlines()[0]
             message = f"`{statement.path}` has {len(errors)} error(s)"
-            raise Problem("T31", message, statement.place, first)
+            raise Problem("T31", message, statement.place, cause)
         self.lowering.aliases.add(statement.name)
         for name, value in inner.names.items():
             self.lowering.names[f"{statement.name}.{name}"] = value

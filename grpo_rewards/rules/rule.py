@@ -99,6 +99,9 @@ class Deferred:
 DEFERRED = Deferred()
 
 Kernel = RowKernel | ColumnKernel | GroupKernel | DatasetKernel
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
+Mark = tuple[int, int, str, str]
 #: From the ranges of the arguments and the options to the range of the result.
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
 
@@ -109,8 +112,9 @@ class Rule:
 
     `cost` orders the plan: 0 arithmetic on columns, 1 a scan of the text, 2 parsing, 3 search.
     `validate` gets the arguments that are constants (others None) and the options, and returns a
-    complaint or None; it runs when a ruleset is checked. `identity` tells rules of one name apart
-    that are not in the catalog: a user's own.
+    complaint or None; it runs when a ruleset is checked. `marks` gets the arguments and the value
+    of a row and returns what to point at in its completion. `identity` tells
+    rules of one name apart that are not in the catalog: a user's own.
     """
 
     name: str
@@ -125,6 +129,7 @@ class Rule:
     commutes: bool = False
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None
     identity: str = ""
+    marks: Callable[[Sequence[Any], Any], list[Mark]] | None = None
 
     @property
     def level(self) -> Level:
@@ -168,6 +173,7 @@ def rule(
     example: str = "",
     commutes: bool = False,
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None,
+    marks: Callable[[Sequence[Any], Any], list[Mark]] | None = None,
 ) -> Rule:
     """A rule from its signature. `range` defaults to 0..1 for a bool and everything for a num."""
     name, params, returns = parse_signature(signature)
@@ -175,8 +181,9 @@ def rule(
     fixed = default if range is None else range
     by_range: RangeRule = (lambda _args, _options: fixed) if isinstance(fixed, Interval) else fixed
     return Rule(
-        name, signature, params, returns, by_range, cost, kernel, doc, example, commutes, validate
-    )
+        name, signature, params, returns, by_range, cost, kernel, doc, example, commutes, validate,
+        marks=marks,
+    )  # fmt: skip
 
 
 #: The range of what is counted: 0, 1, 2, …

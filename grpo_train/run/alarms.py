@@ -54,7 +54,7 @@ def raised(history: Sequence[Row], config: Config) -> list[Alarm]:
     return found
 
 
-def _known(name: str, rows: list[Row], config: Config) -> bool:
+def _known(name: AlarmName, rows: list[Row], config: Config) -> bool:
     """Whether the cause was there in the last window already."""
     window = config.alarms.window
     ends = range(max(1, len(rows) - window), len(rows))

@@ -65,15 +65,19 @@ def kill_at_random(config: Config, folder: Path, run: Path, rng: random.Random) 
     return cut(process, run, rng.randint(0, 3), signal.SIGKILL, rng.uniform(0, 0.15))
 
 
-def stop_and_kill(process: BaseProcess, run: Path, rng: random.Random) -> int:
-    """Let it go on for some lines, ask it to stop, and kill it before it may have done so."""
+def stop_and_kill(process: BaseProcess, run: Path, rng: random.Random) -> str:
+    """Let it go on for some lines, ask it to stop, and kill it soon, while it saves, or never."""
     goal = steps_done(run) + rng.randint(1, 4)
     while process.is_alive() and steps_done(run) < goal:
         time.sleep(0.002)
-    for number, latest_s in ((signal.SIGTERM, 0.05), (signal.SIGKILL, 0.3)):
-        time.sleep(rng.uniform(0, latest_s))
+    left = set(run.glob("checkpoints/.*"))  # of an earlier kill
+    how = rng.choice(["soon", "saving", "never"])
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, number)
+        while how == "saving" and process.is_alive() and left >= set(run.glob("checkpoints/.*")):
+            time.sleep(0.0005)
+        process.join(None if how == "never" else rng.uniform(0, 0.1))
     process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return how if process.exitcode else "never"

@@ -20,7 +20,7 @@ from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.limits import MAX_EARLEY_CHARS, MAX_JSON_CHARS
 from grpo_rewards.rules.format import grammars, json_schema, lr_machine, partial_credit
 from grpo_rewards.rules.format.grammars import FormatError, Lint
-from grpo_rewards.rules.rule import COUNT, DEFERRED, RowKernel, Rule, rule
+from grpo_rewards.rules.rule import COUNT, DEFERRED, Mark, RowKernel, Rule, rule
 from grpo_rewards.types import UNIT
 
 
@@ -334,12 +334,23 @@ def _capture(m: Match, *, name: str, index: float) -> Any:
     return m.capture(name, int(index))
 
 
+def _left_format(arguments: Sequence[Any], match: Any) -> list[Mark]:
+    """Where a text leaves the format that it is matched with."""
+    text = arguments[1]
+    at = getattr(match, "at", None)
+    if at is None or not isinstance(text, str):
+        return []
+    start = at.offset + getattr(text, "start", 0)
+    wanted = ", ".join(at.expected[:4]) or "something else"
+    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted}")]
+
+
 RULES: tuple[Rule, ...] = (
     rule(
         "match(format: format, text: text, *, partial_max: num = 0.5) -> match",
         RowKernel(_match, finish=_matched),
         "How a text fits a format: .ok, .credit, .at, and its captures by name.",
-        cost=2, validate=_partial,
+        cost=2, validate=_partial, marks=_left_format,
     ),
     rule("match.ok(match: match) -> bool", RowKernel(_fits), "Whether the whole text fits.",
          cost=0),

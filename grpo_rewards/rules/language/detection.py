@@ -44,7 +44,7 @@ from grpo_rewards.rules.language.spellings import VARIANTS, language_code
 from grpo_rewards.rules.language.spellings import check_language as check_language
 from grpo_rewards.rules.language.spellings import known_language as known_language
 from grpo_rewards.rules.language.word_fit import Fitted, Run, by_words, certain, profile
-from grpo_rewards.rules.rule import COUNT, RowKernel, Rule, rule
+from grpo_rewards.rules.rule import COUNT, Mark, RowKernel, Rule, rule
 from grpo_rewards.types import UNIT
 
 MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
@@ -461,13 +461,22 @@ def _share(text: str, target: str, *, min_letters: int) -> Any:
     return share(text, target, min_letters=min_letters)
 
 
+def _foreign_pieces(arguments: Sequence[Any], share: Any) -> list[Mark]:
+    """The pieces of a text in other languages than the one asked for."""
+    text, target = arguments[:2]
+    if share is None or share >= 1 or not isinstance(text, str) or not isinstance(target, str):
+        return []
+    pieces = spans(text, target)
+    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]
+
+
 RULES: tuple[Rule, ...] = (
     rule(
         "language.share(text: text, target: text, *, min_letters: num = 20) -> num?",
         RowKernel(_share),
         "The share of a text that is in a language (`de`, `de-AT`, `German`); null where there is"
         " too little to judge, 0 for a language that nobody knows.",
-        range=UNIT, cost=3, validate=_check_language,
+        range=UNIT, cost=3, validate=_check_language, marks=_foreign_pieces,
         example='language.share("The sum of the two numbers is six.", "en")',
     ),
     rule("language.switches(text: text) -> num", RowKernel(switches),

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from grpo_rewards.columns import Outcome, Status
+from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers
@@ -38,7 +38,7 @@ from grpo_rewards.rules.math.normalise import (
     normalised,
     squeezed,
 )
-from grpo_rewards.rules.rule import DEFERRED, RowKernel, Rule, rule
+from grpo_rewards.rules.rule import DEFERRED, Mark, RowKernel, Rule, rule
 
 Extract = Literal["auto", "none"]
 
@@ -317,6 +317,14 @@ def _symbolic(answer: str, gold: str, options: Mapping[str, Any]) -> Any:
     return decide(answer, gold, **options).outcome
 
 
+def _compared_answer(arguments: Sequence[Any], verdict: Any) -> list[Mark]:
+    """The answer that was compared with the gold, where it was cut from the completion."""
+    answer = arguments[0]
+    if not isinstance(answer, Span):
+        return []
+    return [(answer.start, answer.end, "answer", "what was extracted")]
+
+
 RULES: tuple[Rule, ...] = (
     rule(
         'math.equal(answer: text?, gold: text, *, extract: "auto"|"none" = "auto",'
@@ -326,6 +334,6 @@ RULES: tuple[Rule, ...] = (
         "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
         "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong."
         " What counts as equal, and every option: docs/math.md.",
-        cost=3, example='math.equal("1/2", "0.5")',
+        cost=3, example='math.equal("1/2", "0.5")', marks=_compared_answer,
     ),
 )  # fmt: skip

@@ -109,7 +109,7 @@ def test_choices() -> None:
 
 # -- docs/math.md -----------------------------------------------------------------------------
 
-DOCS = Path(__file__).parent.parent / "docs" / "math.md"
+DOCS = Path(__file__).parents[3] / "docs" / "math.md"
 MARK = "<!-- table -->\n"
 
 

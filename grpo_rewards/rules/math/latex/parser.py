@@ -351,7 +351,7 @@ class _Tokens(Lexer):
 
 @cache
 def _parser() -> Lark:
-    return saved_parsers.load("latex", compile_latex, transformer=_Build())
+    return saved_parsers.load_parser("latex", compile_latex, transformer=_Build())
 
 
 def compile_latex(grammar: str) -> Lark:
