@@ -15,8 +15,8 @@ from grpo_train.errors import FAILURES, ConfigError, EngineError, said
 from grpo_train.model.logprobs import chunk_bytes
 from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import Layout
-from grpo_train.run.probe import Probe, shortened
 from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts, row_seeds
+from grpo_train.run.probe import Probe, shortened
 
 COPY_TOLERANCE = 0.05  # mean over tokens, of an engine with weights of its own, perhaps in bf16
 PROBE_TOKENS = 64  # of a prompt: enough to span a page
