@@ -7,9 +7,11 @@ keeps no laws. The strategies that draw such rows are in `grpo_rewards.testing`.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import pickle
+import string
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +33,14 @@ Found = Mapping[str, Column]
 #: Answers that are tried in the gold's place to see whether a completion is paid for its answer.
 _OTHER_GOLDS = ("0", "A", "B")
 _EPSILON = 1e-9
+#: Every ASCII letter and digit to the next of its kind, the last to the first.
+_NEIGHBOURS = str.maketrans(
+    {
+        kind[i - 1]: kind[i]
+        for kind in (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+        for i in range(len(kind))
+    }
+)
 MOMENT = {"step": 100.0, "progress": 0.5}  # of rows that say nothing
 
 
@@ -202,9 +212,29 @@ def _other_golds(type_: Type, gold: Any) -> list[Any]:
         case "list":
             return [[], [0]]
         case "json":
-            return [{}, [], 0]
+            return [{}, [], 0, _with_other_leaves(gold)]
     text = str(gold)
     return [Target(compile_gold(text).text or text, "", ()).wrong, *_OTHER_GOLDS]
+
+
+def _with_other_leaves(gold: Any) -> Any:
+    """A JSON value of the same form with every leaf changed: a ruleset may take no other form for a
+    gold. Letters and digits give way to their neighbours, so that a date stays a date."""
+    match gold:
+        case str():
+            record = as_record(gold)
+            if record is not None:
+                return json.dumps(_with_other_leaves(record))
+            return gold.translate(_NEIGHBOURS)
+        case bool():
+            return not gold
+        case int() | float():
+            return gold + 1
+        case dict():
+            return {key: _with_other_leaves(value) for key, value in gold.items()}
+        case list():
+            return [_with_other_leaves(value) for value in gold]
+    return gold
 
 
 def _own_record(completion: str) -> list[Any]:

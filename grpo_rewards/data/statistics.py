@@ -14,7 +14,7 @@ from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.plan import describe
 from grpo_rewards.data.extractions import EmptyExtraction
-from grpo_rewards.rules.dataset import Moments, restore, saved
+from grpo_rewards.rules.dataset import Moments, accumulator_state, restore
 from grpo_rewards.scoring.execution import OpStats
 from grpo_rewards.scoring.scores import Scores, Summary
 
@@ -118,7 +118,11 @@ class Totals:
     def state(self) -> dict[str, Any]:
         """All of it as plain values; see `restore`."""
         tallies = {
-            name: {"moments": saved(tally.moments), "null": tally.null, "error": tally.error}
+            name: {
+                "moments": accumulator_state(tally.moments),
+                "null": tally.null,
+                "error": tally.error,
+            }
             for name, tally in self.tallies.items()
         }
         stats = {str(number): asdict(stats) for number, stats in self.stats.items()}

@@ -309,7 +309,7 @@ class Scanner:
         if not parts:
             return
         words = " ".join(parts)
-        if any(map(str.isdigit, words)) and units.read(words) is None:
+        if any(map(str.isdigit, words)) and units.read_unit(words) is None:
             raise Unreadable("numbers among words")
         if self.prev in _ENDS and not self.frames[-1].wanted:
             if not symbols.NEGATIONS.isdisjoint(parts):
