@@ -190,10 +190,8 @@ class Scanner(TokenStream):
 
     def _on_begin(self, value: str) -> None:
         name = re.sub(r"\\begin\s*\{\s*|\*?\s*\}.*", "", value, flags=re.S)
-        if name.endswith("matrix") or name in ("array", "vector"):
+        if name.endswith("matrix") or name in ("array", "vector", "cases"):
             self._open("BEGIN", name, "END")
-        elif name == "cases":
-            self._open("BEGIN", "cases", "END")
         elif name in ("align", "aligned", "equation", "gather", "gathered", "split"):
             return
         else:
