@@ -323,3 +323,10 @@ def _both_sides(left: str, low: Term | None, high: Term | None, right: str) -> T
     top = None if high is None else negated(high)
     lower = _interval(mirror[right], top, negated(low), mirror[left])
     return Term("cup", (canonical(lower), _interval(left, low, high, right)))
+
+
+def union_parts(node: Term) -> tuple[Term, ...]:
+    """The sets that a union joins."""
+    if node.op == "cup":
+        return union_parts(node.args[0]) + union_parts(node.args[1])
+    return (node,)
