@@ -119,8 +119,8 @@ def init(
         _print_json({"path": str(path)})
 
 
-@app.command()
-def resume(
+@app.command(name="resume")
+def resume_command(
     folder: Run,
     overrides: Overrides = None,
     force: Annotated[
@@ -134,10 +134,10 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on from a run's last whole checkpoint, exactly as if it had not stopped."""
-    from grpo_train.session import resume as reopen
+    from grpo_train.session import resume
 
     _quiet()
-    _train(reopen(folder, overrides or [], force=force), as_json=as_json)
+    _train(resume(folder, overrides or [], force=force), as_json=as_json)
 
 
 @app.command(name="eval")

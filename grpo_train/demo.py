@@ -90,11 +90,11 @@ def draw_problem(rng: random.Random, largest: int) -> Problem:
     return Problem(rng.choice(NAMES), rng.choice(THINGS), verb, a, b, sign)
 
 
-def answer(problem: Problem, habit: str, rng: random.Random) -> str:
+def write_completion(problem: Problem, habit: str, rng: random.Random) -> str:
     """What a policy with this habit writes.
 
     >>> problem = Problem("Ana", "apples", "gets", 12, 7, "+")
-    >>> answer(problem, "blurts", random.Random(0))
+    >>> write_completion(problem, "blurts", random.Random(0))
     'The answer is 19.'
     """
     p, gold = problem, problem.gold
@@ -127,7 +127,7 @@ def make_tokenizer(config: TinyConfig, seed: int) -> Any:
     texts = []
     for _ in range(2000):
         problem = draw_problem(rng, config.largest)
-        texts.append(problem.prompt + answer(problem, rng.choice(HABITS), rng))
+        texts.append(problem.prompt + write_completion(problem, rng.choice(HABITS), rng))
     tokenizer = Tokenizer(models.BPE())
     units = r"</?think>|</?answer>|\d+"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -213,7 +213,7 @@ def _example(
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of a prompt and its answer."""
     prompt = policy.encode(problem.prompt)
-    text = [*policy.encode(answer(problem, habit, rng)), policy.tokenizer.eos_token_id]
+    text = [*policy.encode(write_completion(problem, habit, rng)), policy.tokenizer.eos_token_id]
     return prompt + text, [-100] * len(prompt) + text
 
 

@@ -26,7 +26,7 @@ from grpo_train.objective.advantage import (
 from grpo_train.objective.update import Batch
 from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
 from grpo_train.run.preflight import COPY_TOLERANCE
-from grpo_train.scoring import Moment, Scored, answer
+from grpo_train.scoring import Moment, Scored, sample_and_score
 from grpo_train.session import Drawn, Session, sampling
 
 #: How far rounding takes the logprob of a token at worst, in nats, by what products are made in.
@@ -101,7 +101,7 @@ def _sample_once(
     group_size = config.sampling.group_size
     seeds = row_seeds(config.seed, session.rollouts, torch.arange(count * group_size))
     session.rollouts += 1
-    rollouts, scored, spent = answer(
+    rollouts, scored, spent = sample_and_score(
         session.engine,
         session.scorer,
         session.policy,

@@ -162,7 +162,7 @@ def score(
     )
 
 
-def answer(
+def sample_and_score(
     engine: Engine,
     scorer: Any,
     policy: Policy,

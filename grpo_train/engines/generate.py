@@ -2,7 +2,7 @@
 
 For models whose memory of a text is more than keys and values (states of Mamba, convolutions of
 LFM2), and for those that take no 4-D mask. Rows are as long as each other in every call, so nothing
-is padded; tokens are drawn by the engine's own `draw`, from the trainer's own output layer.
+is padded; tokens are drawn as everywhere else (`drawing.py`), from the trainer's own output layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grpo_train.engines.native import cut_logits, draw
+from grpo_train.engines.drawing import cut_logits, draw
 from grpo_train.model.logprobs import Support
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Rollouts, Sampling, uniforms
@@ -83,7 +83,7 @@ def generate(
         logprobs[used],
         entropy[used],
         (last == eos).any(dim=1),
-        _support([kept for row in range(total) for kept in masks[row]]) if sampling.cuts else None,
+        Support.of([ids for row in range(total) for ids in masks[row]]) if sampling.cuts else None,
     )
 
 
@@ -120,9 +120,3 @@ def _run(policy: Policy, texts: list[list[int]], limit: int, drawer: _Drawer) ->
     finally:
         hook.remove()
         model.generation_config = usual
-
-
-def _support(kept: list[Tensor]) -> Support:
-    """The tokens kept at every position, flat."""
-    sizes = torch.tensor([0] + [len(ids) for ids in kept])
-    return Support(torch.cat(kept) if kept else sizes[:0], sizes.cumsum(0))

@@ -25,6 +25,8 @@ from torch.nn.functional import pad
 
 from grpo_train import distributed
 from grpo_train.engines.decoder import Decoder
+from grpo_train.engines.drawing import cut_logits, draw
+from grpo_train.engines.generate import generate
 from grpo_train.errors import EngineError
 from grpo_train.model.cuda_graphs import Extent, Replays
 from grpo_train.model.kv_cache import ForkedCache
@@ -35,60 +37,6 @@ from grpo_train.model.tree_attention import TreeLayout
 from grpo_train.rollouts import Done, Rollouts, Sampling, uniforms
 
 PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
-BLOCK = 64  # tokens of the vocabulary that are drawn together at first
-
-
-# -- sampling --------------------------------------------------------------------------------------
-
-
-def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
-    """−inf outside the top-k and then the top-p tokens; the most likely token always stays."""
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p < 1.0:
-        ordered, index = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
-        before[..., 0] = 0
-        drop = torch.zeros_like(logits, dtype=torch.bool)
-        drop.scatter_(-1, index, before >= sampling.top_p)
-        logits = logits.masked_fill(drop, -torch.inf)
-    return logits
-
-
-def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
-
-    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. First a block of
-    the vocabulary is drawn, then a token in it: cumulative sums are float64, because in fp32 the
-    tail of a large vocabulary would be lost, and those over all tokens are slow.
-    """
-    # Bounded, so that a token that was cut has probability 0, and 0 · log 0 is 0.
-    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
-    mass = shifted.exp()
-    blocks = pad(mass, (0, -mass.shape[1] % BLOCK)).view(len(mass), -1, BLOCK)
-    ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
-    total = ends[:, -1:]
-    target = uniform[:, None] * total
-    block = _first_above(ends, target)
-    chosen = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
-    rest = target - pad(ends, (1, 0)).gather(1, block)
-    ids = block * BLOCK + _first_above(chosen.double().cumsum(dim=-1), rest)
-    log_total = total.log()
-    logprob = shifted.gather(1, ids) - log_total
-    entropy = log_total.squeeze(1) - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
-    return ids.squeeze(1), logprob.squeeze(1).float(), entropy.float()
-
-
-def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
-    """[R, 1] the first place of a row [R, n] that is above `target` [R, 1]: never one without mass,
-    and one there is, because the target is held below the row's end."""
-    end = cumulative[:, -1:]
-    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
-    return torch.searchsorted(cumulative, target, right=True)
-
-
-# -- the engine ------------------------------------------------------------------------------------
 
 
 # From the fastest to what any model can do: a step without modules (where there is one), the
@@ -123,8 +71,6 @@ class NativeEngine:
         attention = self.policy.attention(ours=way in ("step", "ours"))
         with distributed.gathered(model), torch.inference_mode(), attention:
             if way == "own":
-                from grpo_train.engines.generate import generate
-
                 return generate(self.policy, prompts, n, sampling, seeds, self.max_rows)
             decoder = Decoder.of(self.policy, rows) if way == "step" else None
             run = _Run(self, decoder, prompts, n, sampling, seeds, done)
@@ -324,11 +270,11 @@ class _Run:
             logprobs,
             entropy,
             self.stopped[rows],
-            self._support(rows) if self.sampling.cuts else None,
+            self._support(rows),
         )
 
-    def _support(self, rows: list[int]) -> Support:
-        """The tokens kept at every position of some rows, flat."""
-        masks = [ids for i in rows for ids in self.kept.get(i, [])]
-        sizes = torch.tensor([0] + [len(ids) for ids in masks])
-        return Support(torch.cat(masks) if masks else sizes[:0], sizes.cumsum(0))
+    def _support(self, rows: list[int]) -> Support | None:
+        """The tokens that could have been drawn for some rows; None where none was cut."""
+        if not self.sampling.cuts:
+            return None
+        return Support.of([kept for row in rows for kept in self.kept.get(row, [])])

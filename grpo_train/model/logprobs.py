@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from grpo_train.model.onednn import pack, product
+from grpo_train.model.onednn import product, reordered
 
 CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory on a CPU
 CUDA_CHUNK_BYTES = 512 << 20  # smaller ones would read the head's weights more often than use them
@@ -37,7 +37,7 @@ class Head:
         weight = self.weight.detach()
         if weight.is_cuda:
             return replace(self, weight=weight.to(dtype))
-        return replace(self, weight=weight, packed=pack(weight, rows))
+        return replace(self, weight=weight, packed=reordered(weight, rows))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[…, h] → fp32 logits […, V] (fp64 stays), divided by the temperature."""
@@ -79,6 +79,12 @@ class Support:
         ends = pad(size.cumsum(0), (1, 0))
         at = torch.arange(int(ends[-1])) + torch.repeat_interleave(start - ends[:-1], size)
         return Support(self.ids[at], ends)
+
+    @staticmethod
+    def of(kept: list[Tensor]) -> Support:
+        """From the kept ids of every token."""
+        sizes = torch.tensor([0] + [len(ids) for ids in kept])
+        return Support(torch.cat(kept) if kept else sizes[:0], sizes.cumsum(0))
 
     @staticmethod
     def join(parts: list[Support]) -> Support:

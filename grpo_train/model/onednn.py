@@ -36,12 +36,12 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def pack(weight: Tensor, rows: int) -> Tensor | None:
+def reordered(weight: Tensor, rows: int) -> Tensor | None:
     """`weight` [out, in] in the layout that suits `rows` inputs; None where there is none."""
     if not _usable(weight, weight):
         return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-    return packed
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return found
 
 
 def _usable(x: Tensor, weight: Tensor) -> bool:
@@ -105,7 +105,7 @@ def packed(model: torch.nn.Module, rows: int, dtype: torch.dtype) -> Iterator[No
     try:
         if size <= PACK_BYTES:
             for layer in layers:
-                layer.packed = pack(layer.weight.to(dtype), rows)
+                layer.packed = reordered(layer.weight.to(dtype), rows)
         yield
     finally:
         for layer in layers:
@@ -128,7 +128,7 @@ class Frozen:
         weight = torch.cat([weight for weight, _ in layers]).to(dtype)
         biases = [bias for _, bias in layers if bias is not None]
         bias = torch.cat(biases).to(dtype) if biases else None
-        ready = pack(weight, rows)
+        ready = reordered(weight, rows)
         return Frozen(weight if ready is None else ready, bias)
 
     def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:

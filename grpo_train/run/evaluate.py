@@ -14,7 +14,7 @@ from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Engine, Sampling, row_seeds
-from grpo_train.scoring import Moment, Scored, answer
+from grpo_train.scoring import Moment, Scored, sample_and_score
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,10 +69,10 @@ def bootstrap(per_prompt: Floats, draws: int = 2000) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def pass_at_k(right: npt.NDArray[np.bool_], k: int) -> float:
+def estimated_pass_at_k(right: npt.NDArray[np.bool_], k: int) -> float:
     """Unbiased pass@k (2107.03374 Eq. 1) of `right` [P, n]: 1 − C(n−c, k) / C(n, k).
 
-    >>> pass_at_k(np.array([[True, False, False, False]]), 2)
+    >>> estimated_pass_at_k(np.array([[True, False, False, False]]), 2)
     0.5
     """
     return float(np.mean(_pass_at_k(right, k)))
@@ -99,7 +99,7 @@ def evaluate(
 ) -> tuple[Evaluation, Scored]:
     """`samples` completions of each prompt, scored; the same seeds at every call."""
     seeds = row_seeds(seed, -1, torch.arange(len(prompts) * samples))
-    _, scored, _ = answer(engine, scorer, policy, prompts, sampling, seeds, moment)
+    _, scored, _ = sample_and_score(engine, scorer, policy, prompts, sampling, seeds, moment)
     if score not in scored.scores:
         have = ", ".join(f"`{name}`" for name in scored.scores)
         raise ConfigError(f"the ruleset has no score `{score}`, it has {have} - at `eval.score`")
@@ -112,7 +112,7 @@ def evaluate(
         float(share.mean()),
         low,
         high,
-        {k: pass_at_k(right, k) for k in powers},
+        {k: estimated_pass_at_k(right, k) for k in powers},
         {k: bootstrap(_pass_at_k(right, k)) for k in powers},
         scored.means() | {"reward": float(np.nanmean(scored.reward))},
         len(prompts),

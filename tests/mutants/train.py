@@ -211,7 +211,7 @@ MUTANTS = [
     ),
     Mutant(
         "a draw may pass the last token with mass",
-        "engines/native.py",
+        "engines/drawing.py",
         "    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))\n",
         "",
         "rollouts",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from grpo_train.config import Lora
 from grpo_train.engines.decoder import KINDS, Decoder
-from grpo_train.engines.native import NativeEngine, cut_logits, draw
+from grpo_train.engines.drawing import cut_logits, draw
+from grpo_train.engines.native import NativeEngine
 from grpo_train.errors import EngineError
 from grpo_train.model.lora import add_lora
 from grpo_train.model.policy import Policy
