@@ -35,7 +35,20 @@ from grpo_train.bounds import (
 )
 from grpo_train.errors import ConfigError
 
-AlarmName = Literal["hacking", "saturated", "entropy", "length", "signal", "mismatch"]
+# The words that choose. Each is a key of the table named beside it; a test holds them equal.
+AdvantageMethod = Literal[  # objective/advantage.py: METHODS
+    "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
+]
+LossKind = Literal["ppo", "gspo", "gmpo", "cispo", "sapo"]  # objective/loss.py: LOSSES
+Aggregation = Literal["token", "sequence", "constant", "prompt"]  # loss.py: AGGREGATIONS
+KLEstimator = Literal["k1", "k2", "k3"]  # loss.py: KL_ESTIMATORS
+MismatchLevel = Literal["token", "sequence", "geometric"]  # loss.py: mismatch_weight
+EngineKind = Literal["native", "transformers", "vllm", "server"]  # engines/choose.py: ENGINES
+Schedule = Literal["constant", "linear", "cosine"]  # objective/update.py: SCHEDULES
+TrackerName = Literal["tensorboard", "wandb", "trackio"]  # run/trackers.py: TRACKERS
+AlarmName = Literal[  # run/alarms.py: CAUSES
+    "hacking", "saturated", "entropy", "length", "signal", "mismatch"
+]
 GSPO_CLIP = 0.05  # a hundred times the paper's; PPO's ranges lie above
 Precision = Literal["auto", "bfloat16", "float32"]
 
@@ -97,7 +110,7 @@ class SamplingConfig(Section, frozen=True):
 class EngineConfig(Section, frozen=True):
     """What samples completions."""
 
-    kind: Literal["native", "transformers", "vllm", "server", "auto"] = "native"
+    kind: EngineKind | Literal["auto"] = "native"
     """`native` samples from the weights that train, and repeats a run bit for bit; `transformers`
     is its continuous batching; `vllm` and `server` (a vLLM server) have weights of their own, which
     are handed over after every update; `auto` is vLLM where it is there on CUDA, else native."""
@@ -116,9 +129,7 @@ class EngineConfig(Section, frozen=True):
 class Advantage(Section, frozen=True):
     """reward → advantage (grpo_train/objective/advantage.py has the papers)."""
 
-    method: Literal[
-        "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
-    ] = "grpo"
+    method: AdvantageMethod = "grpo"
     """`grpo` is the group z-score with ddof 1."""
     k: Count = 4
     """For `pass_at_k`: completions that share one success."""
@@ -132,9 +143,9 @@ class Advantage(Section, frozen=True):
 class Loss(Section, frozen=True):
     """advantage → objective (grpo_train/objective/loss.py has the papers)."""
 
-    kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
+    kind: LossKind = "ppo"
     """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
-    aggregation: Literal["token", "sequence", "constant", "prompt"] = "token"
+    aggregation: Aggregation = "token"
     """What weighs the same in a step's loss: every token (DAPO), every completion (GRPO), every
     prompt, or a token whatever its completion's length (`constant`, Dr. GRPO)."""
     clip_low: NotNegative = 0.2
@@ -145,9 +156,14 @@ class Loss(Section, frozen=True):
     """Bound of the loss where the advantage is negative, in |A|; 0 = none."""
     clip_cap: Positive = 5.0
     """CISPO's largest importance weight, absolute."""
+    tau_pos: Positive = 1.0
+    """SAPO's temperature τ where the advantage is positive; a higher one closes the gate sooner."""
+    tau_neg: Positive = 1.05
+    """The same where it is negative; the paper takes a higher one, because these gradients are the
+    less stable ones."""
     kl_coef: NotNegative = 0.0
     """Weight of the KL to the frozen start; 0 = no reference, no second forward."""
-    kl: Literal["k1", "k2", "k3"] = "k3"
+    kl: KLEstimator = "k3"
     """Estimator of the KL."""
     kl_weighted: bool = True
     """Multiply the KL by the ratio, which gives k1 and k3 the gradient of the reverse KL."""
@@ -165,7 +181,7 @@ class Loss(Section, frozen=True):
     mismatch: Literal["auto", "off", "truncate", "mask"] = "auto"
     """Correct for an engine that is not the trainer; `auto` truncates where the engine has weights
     of its own, which costs a forward pass, and is off where it has not."""
-    mismatch_level: Literal["token", "sequence", "geometric"] = "token"
+    mismatch_level: MismatchLevel = "token"
     """What the correction's ratio is of: a token, a whole completion, or its geometric mean."""
     mismatch_low: NotNegative = 0.5
     """Lower bound, for `mask`."""
@@ -183,7 +199,7 @@ class Optim(Section, frozen=True):
     """Peak learning rate; > 0."""
     warmup_steps: CountOrNone = 0
     """Steps of linear warm-up; 0 = none."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     """What follows the warm-up, down to 0 at the last step."""
     weight_decay: NotNegative = 0.0
     """Decoupled; 0 = none."""
@@ -255,7 +271,7 @@ class Alarms(Section, frozen=True):
 class Log(Section, frozen=True):
     """Where metrics go besides the run's folder, each through its own package."""
 
-    to: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    to: list[TrackerName] = []
     """[] = nowhere else."""
     project: str = "grpo-rewards"
     """Project under which wandb and trackio list the run."""

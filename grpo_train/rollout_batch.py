@@ -12,17 +12,8 @@ from torch import Tensor
 
 from grpo_train.config import Config
 from grpo_train.data import Prompts
-from grpo_train.errors import ConfigError
 from grpo_train.objective import loss as losses
-from grpo_train.objective.advantage import (
-    METHODS,
-    centered,
-    gdpo,
-    has_signal,
-    opo,
-    overlong,
-    pass_at_k,
-)
+from grpo_train.objective.advantage import METHODS, Groups, centered, has_signal, overlong
 from grpo_train.objective.update import Batch
 from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
 from grpo_train.run.preflight import COPY_TOLERANCE
@@ -114,20 +105,11 @@ def _sample_once(
 
 
 def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Config) -> Tensor:
-    """[B] float64."""
-    grouped, method = reward.view(-1, rollouts.group_size), config.advantage.method
-    if method == "opo":
-        return opo(grouped, rollouts.length.view_as(grouped)).view(-1)
-    if method == "pass_at_k":
-        return pass_at_k(grouped, k=config.advantage.k).view(-1)
-    if method == "gdpo":
-        weights = config.advantage.scores or dict.fromkeys(scored.scores, 1.0)
-        unknown = ", ".join(f"`{name}`" for name in weights if name not in scored.scores)
-        if unknown:
-            raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
-        columns = [torch.from_numpy(scored.scores[n].copy()).view_as(grouped) for n in weights]
-        return gdpo(columns, list(weights.values())).view(-1)
-    return METHODS[method](grouped).view(-1)
+    """[B] float64, by the method of the config."""
+    grouped = reward.view(-1, rollouts.group_size)
+    scores = {n: torch.from_numpy(s.copy()).view_as(grouped) for n, s in scored.scores.items()}
+    groups = Groups(grouped, rollouts.length.view_as(grouped), scores, config.advantage)
+    return METHODS[config.advantage.method](groups).view(-1)
 
 
 def _kl_alone(reward: Tensor, rollouts: Rollouts, session: Session) -> Tensor:

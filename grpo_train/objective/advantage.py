@@ -1,13 +1,13 @@
 """reward [B] → advantage [B]: how much better than its group a completion was.
 
-Every function takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null)
-and returns an advantage of the same shape and dtype: 0 for a null row, exactly 0 for a group whose
-rewards tie. Rewards of null rows touch nothing: a group is the rows that have a reward.
+Every method takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null) and
+returns an advantage of the same shape and dtype: 0 for a null row, and exactly 0 for a group whose
+rewards tie. A null row changes nothing for the others: a group is the rows that have a reward.
 
-Ties are decided in one place, `has_signal`: by how far the rewards of a group lie apart, in units
-of their own size, never by a small std. In fp32 the mean of eight equal rewards is off by a
-rounding error in 41% of groups, and 0.1·1 + 0.2·1 is not 0.3·1; divided by its own std such an
-error is an advantage of 1.5. Where the methods come from:
+One function, `has_signal`, decides whether rewards tie: by how far those of a group lie apart,
+relative to their size, and never by a small standard deviation. In fp32 the mean of eight equal
+rewards is off by a rounding error in 41% of groups, and 0.1·1 + 0.2·1 is not 0.3·1; divided by its
+own standard deviation such an error would be an advantage of 1.5. The methods and their papers:
 
     grpo        (r − mean) / std              arXiv 2402.03300 §4.1.2
     dr_grpo     r − mean                      2503.20783 §3
@@ -23,10 +23,14 @@ error is an advantage of 1.5. Where the methods come from:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from grpo_train.config import Advantage, AdvantageMethod
+from grpo_train.errors import ConfigError
 
 # Rewards no further apart than this, in units of their size, are equal but for rounding: some 4,500
 # units in the last place of float64, which sums of thousands of terms stay below. The language's
@@ -207,23 +211,54 @@ def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Te
     return _over(total, total.std())
 
 
-METHODS: dict[str, Callable[[Tensor], Tensor]] = {
-    "grpo": grpo,
-    "dr_grpo": dr_grpo,
-    "rloo": rloo,
-    "batch_std": batch_std,
-    "reinforce": reinforce,
-    "maxrl": maxrl,
+# -- the methods by name ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """What a method may read: P groups of G completions, every tensor [P, G]."""
+
+    reward: Tensor  # NaN where it is null
+    length: Tensor  # tokens of each completion
+    scores: Mapping[str, Tensor]
+    config: Advantage = field(default_factory=Advantage)
+
+
+def _gdpo_by_config(groups: Groups) -> Tensor:
+    """`gdpo` of the scores that `advantage.scores` weighs; of all of them where it is empty."""
+    weights = groups.config.scores or dict.fromkeys(groups.scores, 1.0)
+    unknown = ", ".join(f"`{name}`" for name in weights if name not in groups.scores)
+    if unknown:
+        raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
+    return gdpo([groups.scores[name] for name in weights], list(weights.values()))
+
+
+#: A new method is one entry here, its name in `config.AdvantageMethod`, a law in
+#: tests/train/objective/test_advantage.py and a line in docs/training.md.
+METHODS: dict[AdvantageMethod, Callable[[Groups], Tensor]] = {
+    "grpo": lambda groups: grpo(groups.reward),
+    "dr_grpo": lambda groups: dr_grpo(groups.reward),
+    "rloo": lambda groups: rloo(groups.reward),
+    "batch_std": lambda groups: batch_std(groups.reward),
+    "reinforce": lambda groups: reinforce(groups.reward),
+    "maxrl": lambda groups: maxrl(groups.reward),
+    "opo": lambda groups: opo(groups.reward, groups.length),
+    "pass_at_k": lambda groups: pass_at_k(groups.reward, k=groups.config.k),
+    "gdpo": _gdpo_by_config,
 }
 
 
-def group_advantages(reward: Tensor, group_size: int, method: str = "grpo") -> Tensor:
-    """Advantages of `reward` [B], whose groups are `group_size` adjacent rows; float64 → float64.
+def group_advantages(reward: Tensor, group_size: int, method: AdvantageMethod = "grpo") -> Tensor:
+    """Advantages [B] of rewards alone [B], as if all completions were equally long.
+
+    Groups are `group_size` adjacent rows; float64 → float64.
 
     >>> group_advantages(torch.tensor([0.7, 0.7, 1.0, 0.0]), 2)
     tensor([ 0.0000,  0.0000,  0.7071, -0.7071])
     """
-    return METHODS[method](reward.view(-1, group_size)).view(-1)
+    grouped = reward.view(-1, group_size)
+    alone = Groups(grouped, torch.ones_like(grouped), {"reward": grouped})
+    return METHODS[method](alone).view(-1)
 
 
 def overlong(length: Tensor, *, limit: int, cache: int) -> Tensor:

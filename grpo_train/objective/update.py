@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from grpo_train import distributed
-from grpo_train.config import Loss, Optim
+from grpo_train.config import Loss, Optim, Schedule
 from grpo_train.errors import DivergenceError
 from grpo_train.model.logprobs import Support
 from grpo_train.model.policy import Policy
@@ -90,12 +91,6 @@ class Updater:
     max_tokens: int
     layout: Layout = "flat"  # the fastest that the self-test found right
     offload: bool = False  # activations wait for the backward pass in the memory of the host
-
-    @property
-    def clip(self) -> Clip:
-        """The config's trust region."""
-        c = self.loss
-        return Clip(c.clip_low, c.clip_high, c.clip_dual, c.clip_cap)
 
     def update(self, batch: Batch, part: Tensor, rate: float) -> dict[str, float]:
         """One step on the rows of `part` [B] bool; its metrics. Raises DivergenceError."""
@@ -211,7 +206,7 @@ class Updater:
         value = self._objective(batch, micro, tokens, entropy)
         loss = (value * weight[micro.row].to(device)).sum()
         torch.autograd.backward(loss * distributed.size())  # FSDP takes the mean
-        sums = losses.ratio_stats(tokens, self.clip)
+        sums = losses.ratio_stats(tokens, Clip.of(self.loss))
         sums |= {
             "loss": loss.detach(),
             "tokens": torch.tensor(float(len(micro.row)), device=device),
@@ -227,7 +222,7 @@ class Updater:
     ) -> Tensor:
         """Loss of every token [N]: policy term, KL, entropy bonus, masks."""
         config, device = self.loss, self.policy.device
-        value = losses.LOSSES[config.kind](tokens, self.clip)
+        value = losses.LOSSES[config.kind](tokens, Clip.of(self.loss))
         value = value * batch.token_weight[micro.token].to(device)
         if config.off_policy_delta:
             value = value * losses.off_policy_mask(tokens, config.off_policy_delta)
@@ -246,6 +241,14 @@ class Updater:
         return float(distributed.whole(torch.nn.utils.clip_grad_norm_(parameters, bound)))
 
 
+#: Share of the peak rate by the share of steps that are left after the warm-up.
+SCHEDULES: dict[Schedule, Callable[[float], float]] = {
+    "constant": lambda left: 1.0,
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+
+
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
     """Rate of the update after `step` updates.
 
@@ -255,8 +258,4 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
     left = 1 - (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
-    if optim.schedule == "linear":
-        return optim.lr * left
-    if optim.schedule == "cosine":
-        return optim.lr * (1 - math.cos(math.pi * left)) / 2
-    return optim.lr
+    return optim.lr * SCHEDULES[optim.schedule](left)

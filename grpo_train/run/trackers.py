@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_train.config import Config, flat_config
+from grpo_train.config import Config, TrackerName, flat_config
 from grpo_train.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def open_trackers(config: Config, folder: Path, step: int) -> list[Tracker]:
     found = []
     for name in config.log.to:
         try:
-            found.append(_OPEN[name](config, folder, step))
+            found.append(TRACKERS[name](config, folder, step))
         except ImportError as error:
             raise ConfigError(f"{error}: pip install {name} - at `log.to`") from error
     return found
@@ -72,4 +72,8 @@ def _trackio(config: Config, folder: Path, step: int) -> Tracker:
     return Tracker(lambda step, metrics: run.log(metrics, step=step), run.finish)
 
 
-_OPEN = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+TRACKERS: dict[TrackerName, Callable[[Config, Path, int], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "trackio": _trackio,
+}
