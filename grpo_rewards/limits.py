@@ -11,6 +11,7 @@ MAX_ANSWER_CHARS = 10_000  # a longer "answer" is text, not an answer
 
 # What a ruleset may be.
 MAX_RULESET_CHARS = 400_000  # a hundred times the largest ruleset we know
+MAX_LITERAL_CHARS = 40  # of one number; a float has at most 17 significant digits
 MAX_EXPR_DEPTH = 100  # below Python's recursion limit in every walk over the tree
 MAX_GRAPH_NODES = 5_000  # a ruleset of thousands of ops is generated, or hostile
 MAX_GRAPH_DEPTH = 150  # the executor recurses over it

@@ -2,8 +2,8 @@
 
 from grpo_rewards.rules.math.latex.parser import compile_grammar as compile_latex
 from grpo_rewards.syntax import saved_parsers
-from grpo_rewards.syntax.parser import compile_grammar as compile_reward
+from grpo_rewards.syntax.parser import compile_reward_grammar
 
 if __name__ == "__main__":
-    saved_parsers.save("reward", compile_reward)
-    saved_parsers.save("latex", compile_latex)
+    saved_parsers.save_parser("reward", compile_reward_grammar)
+    saved_parsers.save_parser("latex", compile_latex)

@@ -26,7 +26,6 @@ from grpo_rewards.limits import MAX_GRAPH_DEPTH, MAX_GRAPH_NODES, MAX_INLINE_STE
 from grpo_rewards.rules.catalog import CATALOG
 from grpo_rewards.rules.rule import REQUIRED, ColumnKernel, Parameter, Rule
 from grpo_rewards.syntax import tree as x
-from grpo_rewards.syntax.parser import dotted_name
 from grpo_rewards.types import (
     ANY,
     BOOL,
@@ -261,7 +260,7 @@ class Lowering:
 
     def _attribute(self, attr: x.Attr, index: int = -1) -> int:
         head = x.Attr(attr.of, attr.name)
-        dotted = dotted_name(head)
+        dotted = x.dotted_name(head)
         root = dotted.split(".")[0] if dotted else ""
         imported = self.names.get(dotted) if dotted else None
         if isinstance(imported, int):

@@ -26,7 +26,8 @@ from grpo_rewards.compiler.graph import (
 from grpo_rewards.errors import Finding, Place, RulesetError
 from grpo_rewards.rules.attack_families import FAMILIES
 from grpo_rewards.rules.catalog import CATALOG
-from grpo_rewards.rules.format import matching as formats
+from grpo_rewards.rules.format.grammars import FormatError
+from grpo_rewards.rules.format.matching import compile_format
 from grpo_rewards.rules.rule import parse_type
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.parser import Parsed, parse_expr_text
@@ -284,14 +285,19 @@ class _Checker:
         if found is None:
             hint = "imports work in files, relative to the file and inside its folder tree"
             message = f"`{statement.path}` cannot be imported"
+            if statement.path in self.parsed.cycles:
+                message += f": that is a cycle, {self.parsed.cycles[statement.path]}"
+                hint = "move what both files need into a third"
             raise Problem("N10", message, statement.place, hint)
         inner = self.lowering.nested()
         errors = [*found.findings, *_Checker(found, {}, inner).names_only()]
         errors = [finding for finding in errors if finding.severity == "error"]
         if errors:
-            first = errors[0].show(found.source).splitlines()[0]
+            first = errors[0]
+            # where the fault is in a file that the imported one imports, name it there
+            cause = first.hint if first.code == "T31" else first.show(found.source).splitlines()[0]
             message = f"`{statement.path}` has {len(errors)} error(s)"
-            raise Problem("T31", message, statement.place, first)
+            raise Problem("T31", message, statement.place, cause)
         self.lowering.aliases.add(statement.name)
         for name, value in inner.names.items():
             self.lowering.names[f"{statement.name}.{name}"] = value
@@ -314,8 +320,8 @@ class _Checker:
         body = statement.body if path is None else self._format_file(statement, path)
         start = statement.body_place.start
         try:
-            compiled = formats.compile_format(statement.name, statement.kind, body, **options)
-        except formats.FormatError as error:
+            compiled = compile_format(statement.name, statement.kind, body, **options)
+        except FormatError as error:
             if path is not None:
                 line = body.count("\n", 0, error.offset) + 1
                 message = f"{path}:{line}: {error.message}"

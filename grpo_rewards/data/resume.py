@@ -22,19 +22,21 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from grpo_rewards.errors import BatchError
+from grpo_rewards.data.jsonl import metadata_file
+from grpo_rewards.errors import OutputError
 
 try:
     import fcntl
 except ImportError:  # no locks on this system: two runs into one file are not noticed
     fcntl = None  # type: ignore[assignment]
 
+_START_OVER = "start over without --resume"
 _SAVE_EVERY_S = 1.0  # what a kill can cost; an error or an interrupt costs nothing
 
 
 def files_of(target: Path) -> list[Path]:
     """What a run into `target` may write over or take away, as far as it is there."""
-    found = [target, Path(f"{target}.meta.json")]
+    found = [target, metadata_file(target)]
     with contextlib.suppress(OSError):  # what cannot be written is told when it is to be
         found += _folder(target).rglob("*")
     return found
@@ -61,10 +63,10 @@ class Journal:
         self._is_ours = False
 
     def open(self, *, resume: bool) -> dict[str, Any] | None:
-        """Begin, or go on: then the state that was added last. BatchError where another run is at
+        """Begin, or go on: then the state that was added last. OutputError where another run is at
         it, where the earlier run was another one, or where nothing can be written."""
         if self.target.is_dir():
-            raise BatchError(f"{self.target}: a folder, not a file")
+            raise OutputError(f"{self.target}: a folder, not a file")
         with self._told():
             self.folder.mkdir(exist_ok=True)
             self._lock = (self.folder / "lock").open("wb")
@@ -87,7 +89,7 @@ class Journal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BatchError(f"{self.target}: another run is writing it") from None
+            raise OutputError(f"{self.target}: another run is writing it") from None
         except OSError:  # a file system without locks
             return
 
@@ -100,14 +102,14 @@ class Journal:
             return None
         except (ValueError, KeyError, TypeError):
             message = f"{self._journal}: not a journal"
-            raise BatchError(f"{message}\n  hint: start over without --resume") from None
+            raise OutputError(message, hint=_START_OVER) from None
         self._compare(identity)
         state: dict[str, Any] = found["state"]
         gone = not self.rows.exists()
         whole = gone and self.target.exists() and state["of"].get("complete")
         if not whole and (gone or self.rows.stat().st_size < state["rows_bytes"]):
             message = f"{self.rows}: shorter than its journal says"
-            raise BatchError(f"{message}\n  hint: start over without --resume")
+            raise OutputError(message, hint=_START_OVER)
         return state
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
@@ -117,8 +119,7 @@ class Journal:
                 message = (
                     f"{self.target}: the run that stopped had another {name}: {was}, not {now}"
                 )
-                hint = "give what it was begun with, or start over without --resume"
-                raise BatchError(f"{message}\n  hint: {hint}")
+                raise OutputError(message, hint=f"give what it was begun with, or {_START_OVER}")
 
     def _opened(self, path: Path) -> FileIO:
         """A file with what the journal vouches for, open behind that."""
@@ -183,7 +184,7 @@ class Journal:
             if self.rows.exists():  # else a kill came right after the rename
                 self._write(write, new)
                 if not new.exists():
-                    _replace(Path(f"{self.target}.meta.json"), metadata, indent=2)
+                    _replace(metadata_file(self.target), metadata, indent=2)
                 os.replace(new if new.exists() else self.rows, self.target)
         self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -208,7 +209,7 @@ class Journal:
             yield
         except OSError as error:
             cause = error.strerror or str(error).splitlines()[0]
-            raise BatchError(f"{self.target}: cannot be written: {cause}") from None
+            raise OutputError(f"{self.target}: cannot be written: {cause}") from None
 
 
 def _append(file: FileIO, data: bytes) -> None:

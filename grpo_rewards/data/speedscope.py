@@ -13,7 +13,7 @@ from typing import Any
 
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.data.statistics import Totals
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import OutputError
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
@@ -61,8 +61,8 @@ def speedscope(totals: Totals, graph: Graph) -> dict[str, Any]:
 
 
 def write_profile(path: Path, totals: Totals, graph: Graph) -> None:
-    """Write the profile. BatchError where the file cannot be written."""
+    """Write the profile. OutputError where the file cannot be written."""
     try:
         path.write_text(json.dumps(speedscope(totals, graph)) + "\n", encoding="utf-8")
     except OSError as error:
-        raise BatchError(f"{path}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None

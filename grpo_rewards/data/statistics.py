@@ -13,7 +13,7 @@ import numpy as np
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.plan import describe
-from grpo_rewards.data.extractions import Unfound
+from grpo_rewards.data.extractions import EmptyExtraction
 from grpo_rewards.rules.dataset import Moments, restore, saved
 from grpo_rewards.scoring.execution import OpStats
 from grpo_rewards.scoring.scores import Scores, Summary
@@ -50,15 +50,16 @@ class Op:
 
 @dataclass(slots=True)
 class Totals:
-    """What scoring a file came to: `rows` scored, `skipped` unreadable lines, and the seconds of
-    each stage; `warnings` once all rows are there."""
+    """What scoring a file came to: `rows` scored, `duplicate_keys` of them with a key twice;
+    `skipped` unreadable lines; the seconds of each stage; `warnings` once all rows are there."""
 
     rows: int = 0
     skipped: int = 0
+    duplicate_keys: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     stats: dict[int, OpStats] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    warnings: list[Unfound] = field(default_factory=list)
+    warnings: list[EmptyExtraction] = field(default_factory=list)
 
     def add(self, scores: Scores) -> None:
         """Take in the scores of one batch."""

@@ -1,7 +1,7 @@
-"""What an editor asks of a ruleset that is being written: findings, hover, completion, definition.
+"""What an editor asks of a ruleset that is being written: findings, hover, suggestions, definition.
 
-Plain functions of a text and an offset into it; `cli_lsp` carries them over the wire. They work on
-text that does not check: what is broken is left out, the rest still answers.
+The answers are plain functions of a text and an offset into it; `lsp.server` speaks the protocol.
+They work on a text that does not check, too: what is broken is left out, the rest still answers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from grpo_rewards.compiler.statements import check
 from grpo_rewards.errors import Finding, Place
 from grpo_rewards.rules.catalog import CATALOG
 from grpo_rewards.rules.rule import Rule
-from grpo_rewards.scoring.scorer import parse_file
 from grpo_rewards.syntax import tree as x
+from grpo_rewards.syntax.files import parse_file
 from grpo_rewards.syntax.parser import Parsed, parse_all
 
 _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -103,7 +103,7 @@ def _shape(graph: Graph, name: str, number: int) -> str:
     return f"{node.type}{bounds}, {node.level.label}"
 
 
-def completions(buffer: Buffer, offset: int) -> list[Item]:
+def suggestions(buffer: Buffer, offset: int) -> list[Item]:
     """What may be written at an offset, given what stands before it on the line."""
     line = buffer.text[buffer.text.rfind("\n", 0, offset) + 1 : offset]
     typed = _TYPED.search(line)

@@ -24,8 +24,8 @@ def lsp_command() -> None:
     try:
         server = make_server()
     except ImportError:
-        hint = "hint: pip install 'grpo-rewards[lsp]'"
-        raise RewardError(f"the language server needs pygls\n  {hint}") from None
+        hint = "pip install 'grpo-rewards[lsp]'"
+        raise RewardError("the language server needs pygls", hint=hint) from None
     server.start_io()
 
 
@@ -34,11 +34,11 @@ def make_server() -> LanguageServer:
     from lsprotocol import types as lsp
     from pygls.lsp.server import LanguageServer
 
-    from grpo_rewards.scoring.scorer import engine_versions
+    from grpo_rewards.scoring.scorer import library_versions
 
     server = LanguageServer(
         "grpo-rewards",
-        dict(engine_versions())["grpo-rewards"],
+        dict(library_versions())["grpo-rewards"],
         # pygls applies partial edits to lines cut where Python cuts them, U+2028 among them
         text_document_sync_kind=lsp.TextDocumentSyncKind.Full,
     )
@@ -69,7 +69,7 @@ def make_server() -> LanguageServer:
     def on_completion(params: lsp.CompletionParams) -> list[lsp.CompletionItem]:
         document = server.workspace.get_text_document(params.text_document.uri)
         offset = _offset(document, params.position)
-        return [_completion(item) for item in queries.completions(_buffer(document), offset)]
+        return [_completion(item) for item in queries.suggestions(_buffer(document), offset)]
 
     @server.feature(lsp.TEXT_DOCUMENT_FORMATTING)
     def on_formatting(params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit]:

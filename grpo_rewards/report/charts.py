@@ -29,7 +29,7 @@ def altair() -> Any:
         return importlib.import_module("altair")
     except ImportError:
         hint = 'pip install "grpo-rewards[report]"'
-        raise RewardError(f"a report needs altair\n  hint: {hint}") from None
+        raise RewardError("a report needs altair", hint=hint) from None
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -161,7 +161,7 @@ def causes(status: Mapping[str, Sequence[str]]) -> Chart | None:
     )  # fmt: skip
 
 
-def faults(counts: Mapping[tuple[str, str], int]) -> Chart | None:
+def left_formats(counts: Mapping[tuple[str, str], int]) -> Chart | None:
     """Completions by format and what it wanted where they left it, the twelve most frequent."""
     alt = altair()
     most = sorted(counts, key=lambda name: (-counts[name], name))[:12]

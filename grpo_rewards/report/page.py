@@ -16,7 +16,6 @@ import html
 import importlib
 import importlib.resources
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo_rewards.errors import RewardError
+from grpo_rewards.json_text import json_safe
 from grpo_rewards.limits import MAX_REPORT_CHARS
 from grpo_rewards.report import charts
 
@@ -117,9 +117,10 @@ class Report:
 
     def formats(self, scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> None:
         """What completions lacked where they left a format; `rows` are the ruleset's inputs."""
-        from grpo_rewards.explain.marks import faults
+        from grpo_rewards.explain.marks import format_failures
 
-        self.add("Formats", "where completions leave them", charts.faults(faults(scorer, rows)))
+        chart = charts.left_formats(format_failures(scorer, rows))
+        self.add("Formats", "where completions leave them", chart)
 
     def rows(self, rows: Sequence[ReportRow]) -> None:
         """The completions of the table."""
@@ -185,7 +186,7 @@ def _summary(name: str, values: Any, status: Sequence[str]) -> tuple[str, ...]:
 
 @functools.cache
 def _asset(name: str) -> str:
-    return (importlib.resources.files("grpo_rewards") / "web" / name).read_text("utf-8")
+    return (importlib.resources.files("grpo_rewards.report") / "web" / name).read_text("utf-8")
 
 
 @functools.cache
@@ -196,23 +197,15 @@ def _bundle() -> str:
         made: str = importlib.import_module("vl_convert").javascript_bundle()
     except ImportError:
         hint = 'pip install "grpo-rewards[report]"'
-        raise RewardError(f"a report needs vl-convert-python\n  hint: {hint}") from None
+        raise RewardError("a report needs vl-convert-python", hint=hint) from None
     return made.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _embedded(data: Any) -> str:
     """JSON that cannot end its script element, whatever a completion says; ASCII, so that lone
     surrogates come through."""
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(json_safe(data), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _PAGE = """<!doctype html>

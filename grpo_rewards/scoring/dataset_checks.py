@@ -2,7 +2,7 @@
 
 checks = gr.Checks(scorer)
 for batch in batches:
-    scores = checks(**batch)       # as scorer(**batch), and added up
+    scores = checks(**batch)       # what scorer(**batch) gives
 for result in checks.results():
     print(result.name, result.verdict, result.values)
 """
@@ -27,8 +27,8 @@ from grpo_rewards.scoring.scores import Scores
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: whether it held, None where that has no answer (no row had a value), and the
-    values over the dataset that it rests on, by their text."""
+    """The result of one check: whether it held (None where no row had a value), and the values over
+    the dataset that it rests on, by their text."""
 
     name: str
     text: str

@@ -1,4 +1,4 @@
-"""Grading a completion against a gold outside of any ruleset: the facade of math answer checking.
+"""Grading a completion against a gold outside of any ruleset.
 
 grade("1/2", "so the answer is 0.5")         one pair
 grade_batch(golds, completions)              many, with one worker for what only SymPy can tell
@@ -53,12 +53,12 @@ class Grade:
 
 _SHARED: Workers | None = None
 _LOCK = threading.Lock()
-DEADLINE_S = 1.0  # a pair never takes longer than two seconds, what surrounds it included
-PROCESSES = 2  # one stands ready while another, killed at its deadline, is replaced
+DEADLINE_S = 1.0  # so that a pair takes no longer than two seconds, its surroundings included
+PROCESSES = 2  # so that one is ready while the other, killed at its deadline, is replaced
 
 
 def _workers() -> Workers:
-    """The process's own workers, started when a pair first needs them (a second, once)."""
+    """The workers of this process, started when a pair first needs them, which takes a second."""
     global _SHARED
     with _LOCK:
         if _SHARED is None:
@@ -73,7 +73,7 @@ def grade(
     workers: Workers | Inline | None = None,
     **options: Any,
 ) -> Grade:
-    r"""Whether a completion answers the gold. `options` are those of `equal.equal`.
+    r"""Whether a completion answers the gold. `options` are those of `math.equal`.
 
     >>> grade("1/2", r"Therefore $\boxed{0.5}$.").correct, grade("((", "5").correct
     (True, None)

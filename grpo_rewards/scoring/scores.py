@@ -42,7 +42,7 @@ class Scores:
 
     columns: Mapping[str, Column]
     hash: str
-    engine: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     ops: Mapping[int, OpStats] = field(default_factory=dict)
 

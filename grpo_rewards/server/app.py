@@ -7,8 +7,8 @@
     GET  /healthz, /metrics, /openapi.json
 
 Everything is bounded: the body, the rows, the requests that wait (429 beyond), the seconds that one
-may take (504 beyond). What a client sent wrong is a 4xx with one message, and no completion is ever
-wrong. Scoring runs in threads; the loop stays free to answer.
+may take (504 beyond). A wrong request is answered with a 4xx and one message; a completion is never
+wrong. Scoring runs in threads, so that the event loop stays free to answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import asyncio
 import functools
 import hmac
 import json
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import prometheus_client as prometheus
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from grpo_rewards import json_text
 from grpo_rewards.adapters.openrlhf import OpenRLHFReward
 from grpo_rewards.adapters.verl import VerlReward
 from grpo_rewards.columns import Status
@@ -113,7 +112,7 @@ class Service:
     # Requests
 
     async def answer(self, request: Request, work: Work) -> Response:
-        """The reply to a POST: read within the bounds, score in a thread, tell."""
+        """The reply to a POST: reads it within the bounds and scores it in a thread."""
         async with self._place():
             body = await self._json(request)
             scorer = self._scorer(request.query_params.get("ruleset", ""))
@@ -136,11 +135,11 @@ class Service:
 
     async def _json(self, request: Request) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":  # what a web page may send unasked is something else
+        if kind != "application/json":  # a web page may send other kinds to any address, unasked
             raise Refused(415, "send application/json")
         body = await self.body(request, self.config.max_body_bytes)
         try:
-            return _loads(body)
+            return json_text.read_value(body)
         except (ValueError, RecursionError) as error:
             raise Refused(400, f"not JSON: {str(error)[:200]}") from None
 
@@ -333,7 +332,9 @@ def _guarded(
             reply = _reply({"error": str(refused)}, refused.code, refused.headers)
         except RuleError as error:  # a bug in a kernel, which is ours
             reply = _reply({"error": str(error)}, 500)
-        except (BatchError, RewardError) as error:
+        except RewardError as error:
+            if isinstance(error, BatchError) and error.missing:
+                error.tell_remedy(f"send `{error.missing}` among the columns")
             reply = _reply({"error": str(error)}, 422)
         except TimeoutError:
             reply = _reply({"error": f"not done in {service.config.deadline_s:g} s"}, 504)
@@ -353,30 +354,7 @@ def _check_token(request: Request, token: str) -> None:
         raise Refused(401, "send Authorization: Bearer TOKEN")
 
 
-def _loads(body: bytes) -> Any:
-    """orjson, and the standard library for what it refuses (lone surrogates, NaN)."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return json.loads(body.decode("utf-8", "surrogatepass"))
-
-
 def _reply(value: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    if code == 200:
-        body = json.dumps(_finite(value), allow_nan=False)
-        return Response(body, media_type="application/json")
-    return JSONResponse(_escaped(value), code, headers=dict(headers or {}))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _escaped(value: dict[str, str]) -> dict[str, str]:
-    """A message may quote a lone surrogate, which UTF-8 refuses."""
-    return {k: v.encode("utf-8", "backslashreplace").decode() for k, v in value.items()}
+    """A JSON reply in ASCII, so that lone surrogates, which UTF-8 refuses, come through escaped."""
+    body = json.dumps(json_text.json_safe(value), allow_nan=False)
+    return Response(body, code, dict(headers or {}), media_type="application/json")

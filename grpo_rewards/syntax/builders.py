@@ -1,5 +1,4 @@
-"""Python expressions → Ruleset: what `gr.col`, `gr.param`, the formats and a user's own rules
-declare is collected."""
+"""Python expressions → Ruleset: `gr.col`, `gr.param`, the formats and what collects them."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from grpo_rewards.syntax import tree as x
 
 def column(
     name: str,
-    type: str = "text",  # the language's word
+    type: str = "text",
     *,
     sources: tuple[str, ...] = (),
     default: Any = ...,
@@ -38,23 +37,25 @@ def param(
 
 
 def lark_format(name: str, grammar: str, *, prefix: str = "", engine: str = "lalr") -> x.Name:
-    """A format by a Lark grammar, for `gr.match(format, text)`. `prefix` is text that the chat
-    template opened the completion with; `engine="earley"` is for short texts, where the grammar is
-    ambiguous."""
+    """A format described by a Lark grammar, for `gr.match(format, text)`.
+
+    `prefix` is the text with which the chat template already began the completion.
+    `engine="earley"` accepts ambiguous grammars, for short texts only.
+    """
     options = {"prefix": prefix} if prefix else {}
     options |= {"engine": engine} if engine != "lalr" else {}
     return _format(name, "lark", grammar, options)
 
 
 def json_format(name: str, schema: str) -> x.Name:
-    """A format by a JSON Schema, for `gr.match(format, text)`."""
+    """A format described by a JSON Schema, for `gr.match(format, text)`."""
     return _format(name, "json", schema)
 
 
 def regex_format(name: str, pattern: str, flags: str = "") -> x.Name:
-    """A format by a regular expression (RE2 syntax), for `gr.match(format, text)`."""
+    """A format described by a regular expression (RE2 syntax), for `gr.match(format, text)`."""
     if '"' in pattern.replace('\\"', ""):
-        raise ValueError('write \\x22 for a quote in a pattern: patterns stand in re"…"')
+        raise ValueError('a pattern is written re"…", so write \\x22 for a quote inside it')
     return _format(name, "re", f"{pattern}\n{flags}")
 
 
@@ -69,7 +70,7 @@ def _format(name: str, kind: str, body: str, options: Mapping[str, str] | None =
 
 
 def where(condition: Any, yes: Any, no: Any) -> x.Call:
-    """`yes if condition else no`, row by row; what is not chosen is not computed."""
+    """`yes if condition else no`, row by row; the value that is not chosen is not computed."""
     return x.call("if", condition, yes, no)
 
 
@@ -83,7 +84,9 @@ def case(*arms: tuple[Any, Any], otherwise: Any = None) -> x.Call:
 
 
 def schedule(over: Any, points: Mapping[float, float]) -> x.Call:
-    """Straight lines between points of `gr.step` or `gr.progress`, flat outside of them.
+    """A value that moves in straight lines between points of `gr.step` or `gr.progress`.
+
+    Before the first point and after the last it stays constant.
 
     >>> print(schedule(x.Name("step"), {0: 0.0, 200: 1.0}))
     schedule(step, 0 -> 0, 200 -> 1)
@@ -100,10 +103,10 @@ def ruleset_of(
     bounds: tuple[float, float] | None = None,
     policy: Mapping[str, Any] | None = None,
 ) -> x.Ruleset:
-    """The statements that a file with these scores and this reward would hold."""
+    """The ruleset that a file with these scores and this reward would hold."""
     declared: dict[str, x.Statement] = {}
     statements: list[x.Statement] = []
-    named: list[tuple[Any, str]] = []
+    named: list[tuple[Any, str]] = []  # the key of a score's expression, and its name
     for score, value in scores.items():
         expr = _prepare(value, declared, named)
         statements.append(x.Score(score, None, expr))
@@ -122,23 +125,24 @@ def ruleset_of(
 
 
 def _prepare(value: Any, declared: dict[str, x.Statement], named: list[tuple[Any, str]]) -> x.Expr:
-    """Collect what names declare, and replace what is named already by its name."""
+    """Collect the declarations that names carry, and refer to earlier scores by name."""
     expr = x.as_expr(value)
     for node in x.walk(expr):
         if isinstance(node, x.Name | x.Call) and node.declares is not None:
             name = node.id if isinstance(node, x.Name) else node.function
             known = declared.setdefault(name, node.declares)
-            if not known.same(node.declares) or _function(known) is not _function(node.declares):
+            same_function = _extern_function(known) is _extern_function(node.declares)
+            if not (known.same(node.declares) and same_function):
                 raise RewardError(f"`{name}` is declared twice:\n  {known}\n  {node.declares}")
     return _rename(expr, named)
 
 
-def _function(statement: x.Statement) -> Any:
+def _extern_function(statement: x.Statement) -> Any:
     return statement.function if isinstance(statement, x.Extern) else None
 
 
 def _rename(expr: x.Expr, named: list[tuple[Any, str]]) -> x.Expr:
-    """The expression with every named subtree replaced by its name, largest first."""
+    """The expression with every part that has a name replaced by it, the largest first."""
     if not isinstance(expr, x.Const | x.Name):
         key = expr.key()
         for known, name in named:

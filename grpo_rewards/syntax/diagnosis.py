@@ -1,4 +1,4 @@
-"""What is wrong with a statement that does not parse, in the words of who wrote it."""
+"""Syntax errors → findings in the words of the language, with a hint towards what was meant."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from lark.exceptions import UnexpectedToken
 from grpo_rewards.errors import Finding, Place
 from grpo_rewards.syntax import tree as x
 
-_SHORT = 2000  # characters of a text whose habits are looked at: the patterns are not linear
+#: Longer texts get no hint from a pattern, for the patterns below can take quadratic time.
+_MAX_HINTED_CHARS = 2000
 
-#: Characters that other languages use → what this one says.
-_FOREIGN = {
+#: A character that other languages use → what to write here.
+_FOREIGN_CHARACTERS = {
     "&": "write `and`", "|": "write `or` (or `|>` for a pipe)", "!": "write `not` (or `!=`)",
-    "'": 'strings stand in double quotes: "…"', ";": "a statement ends with its line",
+    "'": 'a string is written in double quotes: "…"', ";": "a statement ends with its line",
     "%": "there is no remainder; `50%` is 0.5", "^": "write `**` for a power",
     "?": "write `a if condition else b`, or `??` to replace a null",
 }  # fmt: skip
 
-#: A line up to what cannot stand there, as other languages have it → what this one says.
-_HABITS = {
+#: A pattern of a line up to the token that does not fit, as other languages would have it → what
+#: to write here.
+_FOREIGN_FORMS = {
     r"(=|->|\()\s*if\b[^\n]*$": "write `1 if condition else 0`",
     r"[^?]\?$": "write `1 if condition else 0`, or `??` to replace a null",
     r"^\s*(input|param)\s+\w+\s*,$": "one name a statement, with its type: `input gold: text`",
@@ -32,7 +34,7 @@ _HABITS = {
     r"^\s*policy\b.*\d\s+\w*\W*$": "a quantity is one word: `2s`, `500ms`, `60k`",
 }
 
-#: Terminal names → how a message calls them.
+#: Names of terminals → what a message calls them.
 _TERMINALS = {
     "NAME": "a name", "NUMBER": "a number", "STRING": "a string", "LONG_STRING": "a string",
     "REGEX": 're"…"', "HEREDOC": "lark'''…'''", "COMPARE": "a comparison", "SIGN": "`+` or `-`",
@@ -40,8 +42,8 @@ _TERMINALS = {
 }  # fmt: skip
 
 
-def explain(error: UnexpectedInput, text: str, place: Place, parser: Lark) -> Finding:
-    """The finding for a statement of `text` that `parser` could not read."""
+def diagnose(error: UnexpectedInput, text: str, place: Place, parser: Lark) -> Finding:
+    """The finding about the statement at `place` in `text`, which `parser` could not read."""
     if isinstance(error, UnexpectedCharacters):
         start = place.start + (error.pos_in_stream or 0)
         return _explain_character(text, start)
@@ -50,21 +52,21 @@ def explain(error: UnexpectedInput, text: str, place: Place, parser: Lark) -> Fi
         return _explain_token(error, text, Place(start, start + len(error.token)), parser)
     body = text[place.start : place.end].rstrip()
     end = place.start + len(body)
-    hint = _unclosed(body) if len(body) < _SHORT else ""
+    hint = _unclosed(body) if len(body) < _MAX_HINTED_CHARS else ""
     if not hint and isinstance(error, UnexpectedToken | UnexpectedEOF):
         hint = _expected(error, parser)
     return Finding("S10", "the statement ends too early", Place(max(end - 1, 0), end), hint)
 
 
 def _unclosed(body: str) -> str:
-    """The bracket that a statement leaves open, where it is one of an expression."""
-    still: list[str] = []
+    """A hint that names the innermost round or square bracket left open, "" where there is none."""
+    open_brackets: list[str] = []
     for token in re.findall(r"\"(?:\\.|[^\"\\\n])*\"|#[^\n]*|[()\[\]]", body):
         if token in "([":
-            still.append(token)
-        elif token in ")]" and still:
-            still.pop()
-    return f"`{still[-1]}` is never closed" if still else ""
+            open_brackets.append(token)
+        elif token in ")]" and open_brackets:
+            open_brackets.pop()
+    return f"`{open_brackets[-1]}` is never closed" if open_brackets else ""
 
 
 def _explain_character(text: str, start: int) -> Finding:
@@ -74,7 +76,7 @@ def _explain_character(text: str, start: int) -> Finding:
     if rest.startswith(('"', "'''")) or re.match(r"(lark|json|text)'''", rest):
         return Finding("S11", "a string or heredoc is not closed", at)
     shown = char if char.isprintable() else f"\\x{{{ord(char):x}}}"
-    return Finding("S12", f"unexpected character `{shown}`", at, _FOREIGN.get(char, ""))
+    return Finding("S12", f"unexpected character `{shown}`", at, _FOREIGN_CHARACTERS.get(char, ""))
 
 
 def _explain_token(error: UnexpectedToken, text: str, at: Place, parser: Lark) -> Finding:
@@ -91,7 +93,11 @@ def _explain_token(error: UnexpectedToken, text: str, at: Place, parser: Lark) -
         hint = "write `a < b and b < c`, or `b in a..c`"
         return Finding("S15", "comparisons do not chain", at, hint)
     before = text[text.rfind("\n", 0, at.start) + 1 : at.start]
-    for written, hint in _HABITS.items() if len(before) < _SHORT else ():
+    heredoc = re.search(r"\b(lark|json|text)$", before)
+    if heredoc and token.startswith('"'):
+        hint = f"write {heredoc[1]}'''…'''"
+        return Finding("S10", f"unexpected `{token[:40]}`", at, hint)
+    for written, hint in _FOREIGN_FORMS.items() if len(before) < _MAX_HINTED_CHARS else ():
         if re.search(written, before + token):
             return Finding("S10", f"unexpected `{token[:40]}`", at, hint)
     hint = "" if error.token.type in ("HEREDOC", "REGEX") else _expected(error, parser)
@@ -99,7 +105,7 @@ def _explain_token(error: UnexpectedToken, text: str, at: Place, parser: Lark) -
 
 
 def _expected(error: UnexpectedToken | UnexpectedEOF, parser: Lark) -> str:
-    """What could stand here, where that is short enough to help."""
+    """A hint that lists what could stand here, "" where the list is too long to help."""
     accepts = getattr(error, "accepts", None) or getattr(error, "expected", None) or set()
     names = {_TERMINALS.get(name, _symbol(name, parser)) for name in accepts}
     shown = sorted(name for name in names if name)
@@ -107,7 +113,7 @@ def _expected(error: UnexpectedToken | UnexpectedEOF, parser: Lark) -> str:
 
 
 def _symbol(terminal: str, parser: Lark) -> str:
-    """The text of a keyword or punctuation terminal."""
+    """The text of a terminal that is a keyword or punctuation, "" for any other."""
     for definition in parser.terminals:
         if definition.name == terminal and definition.pattern.type == "str":
             return f"`{definition.pattern.value}`"

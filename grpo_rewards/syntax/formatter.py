@@ -1,4 +1,4 @@
-"""Canonical text that keeps comments: what `grpo-rewards fmt` writes.
+"""The formatter: canonical text that keeps comments, as `grpo-rewards fmt` writes it.
 
 A comment on a statement's last line stays there, a comment between statements stays between them,
 and one inside a statement moves above it. Formatting twice changes nothing.
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from grpo_rewards.errors import RulesetError
 from grpo_rewards.syntax.parser import OPAQUE, parse_all
-from grpo_rewards.syntax.printer import needs_gap, show_statement
-from grpo_rewards.syntax.tree import Statement
+from grpo_rewards.syntax.tree import Statement, needs_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def format_text(text: str, *, name: str = "ruleset") -> str:
         body_end = statement.place.end
         inner = _comments(source[statement.place.start : body_end])
         beside, rest = _split_tail(source[body_end:end])
-        pieces.append(_Piece((*above, *inner), show_statement(statement), beside))
+        pieces.append(_Piece((*above, *inner), str(statement), beside))
         above = _comment_lines(rest)
     return _join(pieces, statements, above)
 
@@ -62,7 +61,8 @@ def _join(pieces: list[_Piece], statements: tuple[Statement, ...], tail: tuple[s
 
 
 def _trimmed(lines: tuple[str, ...], *, first: bool) -> tuple[str, ...]:
-    """Comment lines without blank lines at their ends; a file's head keeps its gap below."""
+    """Comment lines without blank ones at either end; a blank line below the comment that heads a
+    file stays."""
     while lines and not lines[0]:
         lines = lines[1:]
     keep_gap = first and bool(lines) and not lines[-1]
@@ -78,15 +78,15 @@ def _comments(text: str) -> tuple[str, ...]:
 
 
 def _split_tail(text: str) -> tuple[str, str]:
-    """The comment beside a statement's end, and what follows that line."""
+    """The comment on the line where a statement ends, and the text below that line."""
     line, _, rest = text.partition("\n")
     return line.strip(), rest
 
 
 def _comment_lines(text: str) -> tuple[str, ...]:
-    """The comments between statements, single blank lines kept as ""."""
+    """The comments between two statements; a run of blank lines becomes one ""."""
     lines: list[str] = []
-    for line in text.removesuffix("\n").split("\n") if text else ():  # \f, \x85 end no comment
+    for line in text.removesuffix("\n").split("\n") if text else ():  # unlike splitlines, not at \f
         stripped = line.strip()
         if stripped or (lines and lines[-1]) or not lines:
             lines.append(stripped)

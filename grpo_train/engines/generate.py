@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grpo_train.engines.drawing import cut_logits, draw
+from grpo_train.engines import drawing
 from grpo_train.model.logprobs import Support
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Rollouts, Sampling, uniforms
@@ -37,9 +37,9 @@ class _Drawer:
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
         logits = self.head.logits(self.hidden, self.sampling.temperature)
         if self.sampling.cuts:
-            logits = cut_logits(logits, self.sampling)
+            logits = drawing.cut_logits(logits, self.sampling)
             self.kept.append(~logits.isinf().cpu())
-        found = draw(logits, self.uniform[:, len(self.drawn)])
+        found = drawing.draw(logits, self.uniform[:, len(self.drawn)])
         self.drawn.append(found)
         chosen = torch.full_like(scores, -torch.inf)
         return chosen.scatter_(1, found[0][:, None], 0.0)

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from grpo_train import distributed
+from grpo_train.engines import drawing
 from grpo_train.engines.decoder import Decoder
-from grpo_train.engines.drawing import cut_logits, draw
 from grpo_train.engines.generate import generate
 from grpo_train.errors import EngineError
 from grpo_train.model.cuda_graphs import Extent, Replays
@@ -208,9 +208,9 @@ class _Run:
         """Draw the next token of the rows at some places; logits, where some tokens are cut."""
         logits = self.head.logits(hidden, self.sampling.temperature)
         if self.sampling.cuts:
-            logits = cut_logits(logits, self.sampling)
+            logits = drawing.cut_logits(logits, self.sampling)
         row, count = self.row[at], self.cache.count[at]
-        token, logprob, entropy = draw(logits, self.uniform[row, count])
+        token, logprob, entropy = drawing.draw(logits, self.uniform[row, count])
         self.ids[row, count] = token
         self.logprobs[row, count] = logprob
         self.entropy[row, count] = entropy

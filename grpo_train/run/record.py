@@ -65,7 +65,7 @@ class Record:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.toml").write_bytes(dump_config(config))
         scorer.save(self.folder / "ruleset.reward")
-        facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.engine)} | environment()
+        facts = {"ruleset_hash": scorer.hash, "engine": dict(scorer.versions)} | environment()
         (self.folder / "run.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         self.trackers = open_trackers(config, self.folder, 0)
 

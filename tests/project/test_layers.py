@@ -19,7 +19,7 @@ PACKAGES = ["grpo_rewards", "grpo_train"]
 #: folders or modules that stand side by side.
 ORDER = {
     "grpo_rewards": """
-        errors limits columns types
+        errors limits columns types json_text
         syntax
         rules
         compiler

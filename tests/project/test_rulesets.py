@@ -19,7 +19,7 @@ import grpo_rewards as gr
 from grpo_rewards.audit.examine import attack
 from grpo_rewards.audit.test_blocks import run_tests
 from grpo_rewards.compiler.statements import check
-from grpo_rewards.scoring.scorer import parse_file
+from grpo_rewards.syntax.files import parse_file
 from grpo_rewards.syntax.formatter import format_text
 from grpo_rewards.syntax.parser import parse_all
 from grpo_rewards.testing.fuzz import fuzz

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from grpo_rewards.syntax import saved_parsers
-from grpo_rewards.syntax.parser import compile_grammar
+from grpo_rewards.syntax.parser import compile_reward_grammar
 
 base = pytest.importorskip("textmate_grammar.parsers.base")
 
@@ -77,7 +77,7 @@ def scopes(text: str) -> list[str]:
 
 def expected(text: str) -> list[tuple[int, str, str]]:
     """Offset, text and scope of the tokens that have a colour of their own."""
-    lexer = compile_grammar(saved_parsers.grammar_text("reward"))
+    lexer = compile_reward_grammar(saved_parsers.grammar_text("reward"))
     found = []
     for token in lexer.lex(text, dont_ignore=True):
         assert token.start_pos is not None

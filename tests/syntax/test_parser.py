@@ -14,9 +14,8 @@ from strategies import any_text, expressions, rulesets
 import grpo_rewards as gr
 from grpo_rewards.syntax import saved_parsers
 from grpo_rewards.syntax.formatter import format_text
-from grpo_rewards.syntax.parser import compile_grammar, parse, parse_all, parse_expr_text
-from grpo_rewards.syntax.printer import show_string
-from grpo_rewards.syntax.tree import Const
+from grpo_rewards.syntax.parser import compile_reward_grammar, parse, parse_all, parse_expr_text
+from grpo_rewards.syntax.tree import Const, show_string
 
 SHIPPED = sorted((ROOT / "rulesets").glob("*.reward"))
 
@@ -153,12 +152,12 @@ def test_comments_survive_formatting_and_change_nothing_else() -> None:
 
 def test_the_saved_table_is_the_grammar() -> None:
     """After a change of the grammar: `make tables`."""
-    saved = saved_parsers.saved("reward")
+    saved = saved_parsers.saved_parser("reward")
     if saved is None:
         version = (saved_parsers.GRAMMARS / "reward.table").read_bytes().partition(b":")[0].decode()
         assert version != lark.__version__, "the table is older than the grammar"
         pytest.skip("another version of Lark")
-    fresh = compile_grammar(saved_parsers.grammar_text("reward"))
+    fresh = compile_reward_grammar(saved_parsers.grammar_text("reward"))
     for path in SHIPPED:
         parsed = parse_all(path.read_text("utf-8"))
         for statement in parsed.ruleset.statements:

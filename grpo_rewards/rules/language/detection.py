@@ -22,12 +22,12 @@ import functools
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from grpo_rewards.columns import Span
+from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.limits import MAX_SENTENCE_CHARS, MAX_VERDICTS
 from grpo_rewards.rules.language.prose_mask import mask
 from grpo_rewards.rules.language.scripts import (
@@ -44,6 +44,8 @@ from grpo_rewards.rules.language.spellings import VARIANTS, language_code
 from grpo_rewards.rules.language.spellings import check_language as check_language
 from grpo_rewards.rules.language.spellings import known_language as known_language
 from grpo_rewards.rules.language.word_fit import Fitted, Run, by_words, certain, profile
+from grpo_rewards.rules.rule import COUNT, Mark, RowKernel, Rule, rule
+from grpo_rewards.types import UNIT
 
 MIN_JUDGED = 30  # letters: below, langdetect is wrong in one case of eight
 FOREIGN_BELOW = 0.1  # what must be left of the main language
@@ -444,3 +446,43 @@ def _detectors(script: str, engine: str = "") -> tuple[Any, type[Exception]]:
     for i, code in enumerate(codes):  # in one order everywhere, unlike load_profile
         factory.add_profile(profiles.LangProfile(**profile(code)), i, len(codes))
     return factory, errors.LangDetectException
+
+
+def _check_language(args: Sequence[Any], _options: Mapping[str, Any]) -> str | None:
+    target = args[1] if len(args) > 1 else None
+    return check_language(target) if isinstance(target, str) else None
+
+
+def _share(text: str, target: str, *, min_letters: int) -> Any:
+    """A language that cannot be read is no null, which `??` would replace: a slip in a column of
+    the data would pay in full."""
+    if not known_language(target):
+        return Outcome(0.0, Status.UNPARSED)
+    return share(text, target, min_letters=min_letters)
+
+
+def _foreign_pieces(arguments: Sequence[Any], share: Any) -> list[Mark]:
+    """The pieces of a text in other languages than the one asked for."""
+    text, target = arguments[:2]
+    if share is None or share >= 1 or not isinstance(text, str) or not isinstance(target, str):
+        return []
+    pieces = spans(text, target)
+    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]
+
+
+RULES: tuple[Rule, ...] = (
+    rule(
+        "language.share(text: text, target: text, *, min_letters: num = 20) -> num?",
+        RowKernel(_share),
+        "The share of a text that is in a language (`de`, `de-AT`, `German`); null where there is"
+        " too little to judge, 0 for a language that nobody knows.",
+        range=UNIT, cost=3, validate=_check_language, marks=_foreign_pieces,
+        example='language.share("The sum of the two numbers is six.", "en")',
+    ),
+    rule("language.switches(text: text) -> num", RowKernel(switches),
+         "How often a text changes its language.", range=COUNT, cost=3,
+         example='language.switches("The sum is six. 所以答案是六。")'),
+    rule("language.detect(text: text) -> text?", RowKernel(detect),
+         "The language of a whole text; null without letters.", cost=3,
+         example='language.detect("Das ist ein deutscher Satz.")'),
+)  # fmt: skip

@@ -6,7 +6,9 @@ import re
 from typing import Final
 
 from grpo_rewards.rules import extract
+from grpo_rewards.rules.announcements import said, tail
 from grpo_rewards.rules.math.hedges import denied
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 _LABEL: Final = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"
@@ -61,8 +63,7 @@ def choice(text: str) -> str | None:
     box = extract.last_box(text)
     if box == "":
         return None
-    said = box or extract.said(text)
-    for part in (said, text):
+    for part in (box or said(text), text):
         if part is None:
             continue
         plain = _WRAPPED.sub(lambda found: found[1], part.strip()).strip()
@@ -71,7 +72,7 @@ def choice(text: str) -> str | None:
             return bare[1].upper()
         if len(plain) <= 4000 and (letter := _leading(plain)):
             return letter
-    return _picked(extract.tail(text))
+    return _picked(tail(text))
 
 
 def _leading(plain: str) -> str | None:
@@ -103,3 +104,10 @@ def _picked(text: str) -> str | None:
     ):
         return None
     return found[-1][1]
+
+
+RULES: tuple[Rule, ...] = (
+    rule("math.choice(text: text) -> text?", RowKernel(choice),
+         "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
+         example='math.choice("The answer is (B).")'),
+)  # fmt: skip

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from grpo_rewards.columns import Outcome, Status
+from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers
@@ -37,6 +38,7 @@ from grpo_rewards.rules.math.normalise import (
     squeezed,
     words,
 )
+from grpo_rewards.rules.rule import DEFERRED, Mark, RowKernel, Rule, rule
 
 Extract = Literal["auto", "none"]
 
@@ -327,3 +329,37 @@ def decide(answer: str | None, gold: str | Gold, **options: Any) -> Verdict:
     if equal_ is None:
         return Verdict(False, Status.UNPARSED, "sympy", "algebra cannot tell", first.answer)
     return Verdict(equal_, Status.OK, "sympy", reason[equal_], first.answer)
+
+
+def _equal(answer: str | None, gold: str, **options: Any) -> Any:
+    verdict = equal(answer, compile_gold(gold), **options)
+    if verdict.value is None and verdict.rung == "pass":
+        return DEFERRED
+    return Outcome(verdict.value, verdict.status)
+
+
+def _symbolic(answer: str, gold: str, options: Mapping[str, Any]) -> Any:
+    """The slow rung, for a worker."""
+    return symbolic(answer, gold, **options)
+
+
+def _compared_answer(arguments: Sequence[Any], verdict: Any) -> list[Mark]:
+    """The answer that was compared with the gold, where it was cut from the completion."""
+    answer = arguments[0]
+    if not isinstance(answer, Span):
+        return []
+    return [(answer.start, answer.end, "answer", "what was extracted")]
+
+
+RULES: tuple[Rule, ...] = (
+    rule(
+        'math.equal(answer: text?, gold: text, *, extract: "auto"|"none" = "auto",'
+        ' units: "lenient"|"strict"|"ignore" = "lenient", decimals: num = null, rtol: num = null,'
+        " figures: num = 6, evaluate: bool = false, positive: bool = false) -> bool",
+        RowKernel(_equal, keyed=True, finish=_symbolic),
+        "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
+        "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong."
+        " What counts as equal, and every option: docs/math.md.",
+        cost=3, example='math.equal("1/2", "0.5")', marks=_compared_answer,
+    ),
+)  # fmt: skip

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from grpo_rewards.limits import MAX_SUM_CHARS, MAX_SUM_DIGITS
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 #: Other spellings of the four operators.
 _SPELLINGS = {
@@ -143,3 +144,12 @@ def uses(text: str, numbers: Sequence[float]) -> bool:
     except (TypeError, ValueError, OverflowError):  # null, not a number, infinite
         return False
     return sorted(found.numbers) == wanted
+
+
+RULES: tuple[Rule, ...] = (
+    rule("math.eval_plain(text: text) -> num?", RowKernel(value),
+         "The exact value of plain arithmetic, for games: + - * / and brackets, nothing else.",
+         cost=2, example='math.eval_plain("25 * (3 + 1)")'),
+    rule("math.uses(text: text, numbers: list[num]) -> bool", RowKernel(uses),
+         "Whether plain arithmetic is written with exactly these numbers, each once.", cost=2),
+)  # fmt: skip

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from math_text import hostile
 
-from grpo_rewards.rules.math import arithmetic, numbers
+from grpo_rewards.rules.math import arithmetic, choices, numbers
 from grpo_rewards.rules.math.equality import decide
 
 
@@ -36,7 +36,7 @@ def test_case(case: dict[str, Any]) -> None:
 def test_no_text_raises(text: str) -> None:
     arithmetic.number(text)
     arithmetic.eval_arith(text)
-    arithmetic.choice(text)
+    choices.choice(text)
 
 
 @given(st.fractions())
@@ -104,7 +104,7 @@ def test_choices() -> None:
         "No valid answer": None, "": None,
     }  # fmt: skip
     for text, letter in picks.items():
-        assert arithmetic.choice(text) == letter, text
+        assert choices.choice(text) == letter, text
 
 
 # -- docs/math.md -----------------------------------------------------------------------------

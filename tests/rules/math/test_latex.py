@@ -76,7 +76,7 @@ def test_canonical_form_is_its_own_canonical_form(text: str) -> None:
 
 def test_the_saved_table_is_the_grammar() -> None:
     """After a change of the grammar: `make tables`."""
-    saved = saved_parsers.saved("latex", transformer=parser._Build())
+    saved = saved_parsers.saved_parser("latex", transformer=parser._Build())
     if saved is None:
         version, _, _ = (saved_parsers.GRAMMARS / "latex.table").read_bytes().partition(b":")
         assert version.decode() != lark.__version__, "the table is older than the grammar"

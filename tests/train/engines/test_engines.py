@@ -173,5 +173,5 @@ def _environment(folder: Path) -> str:
         subprocess.run(
             [*pip, "uninstall", "-y", "torchvision", "torchaudio", "torchcodec"], check=True
         )
-        subprocess.run([*pip, "install", "-e", f"{ROOT}[fast]", "peft"], check=True)
+        subprocess.run([*pip, "install", "-e", str(ROOT), "peft"], check=True)
     return python

@@ -434,7 +434,7 @@ class _Tokens(Lexer):
 
 @cache
 def _parser() -> Lark:
-    return saved_parsers.load("latex", compile_grammar, transformer=_Build())
+    return saved_parsers.load_parser("latex", compile_grammar, transformer=_Build())
 
 
 def compile_grammar(grammar: str) -> Lark:

@@ -1,0 +1,87 @@
+"""The tree of a ruleset: what the parser reads and the Python operators build.
+
+Text and Python are two spellings of this one tree: `str()` of a node is its canonical text, and
+parsing that text gives an equal tree. Nodes know their place in the source, but two nodes that say
+the same are `same` wherever they stand.
+"""
+
+from grpo_rewards.syntax.tree.expressions import (
+    Arrow,
+    Attr,
+    Call,
+    Const,
+    Expr,
+    Index,
+    ListExpr,
+    Name,
+    Pattern,
+    as_expr,
+    call,
+    dotted_name,
+    walk,
+)
+from grpo_rewards.syntax.tree.node import NOWHERE, Node, Statement
+from grpo_rewards.syntax.tree.spelling import RESERVED, show_string
+from grpo_rewards.syntax.tree.statements import (
+    KEYWORDS,
+    Attack,
+    Bounds,
+    Check,
+    Expect,
+    Extern,
+    FormatDecl,
+    Import,
+    Input,
+    Let,
+    Param,
+    Policy,
+    Reward,
+    Row,
+    Ruleset,
+    RulesetDecl,
+    Score,
+    Setting,
+    Test,
+    needs_gap,
+)
+
+__all__ = [
+    "KEYWORDS",
+    "NOWHERE",
+    "RESERVED",
+    "Arrow",
+    "Attack",
+    "Attr",
+    "Bounds",
+    "Call",
+    "Check",
+    "Const",
+    "Expect",
+    "Expr",
+    "Extern",
+    "FormatDecl",
+    "Import",
+    "Index",
+    "Input",
+    "Let",
+    "ListExpr",
+    "Name",
+    "Node",
+    "Param",
+    "Pattern",
+    "Policy",
+    "Reward",
+    "Row",
+    "Ruleset",
+    "RulesetDecl",
+    "Score",
+    "Setting",
+    "Statement",
+    "Test",
+    "as_expr",
+    "call",
+    "dotted_name",
+    "needs_gap",
+    "show_string",
+    "walk",
+]
