@@ -17,7 +17,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from grpo_train.config import starter
+from grpo_train.config_text import starter
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(

@@ -36,6 +36,7 @@ ORDER = {
         errors
         bounds
         config distributed
+        config_text
         model
         rollouts data
         engines objective

@@ -31,10 +31,9 @@ from grpo_train.config import (
     TrackerName,
     build_config,
     config_notes,
-    dump_config,
     load_config,
-    starter,
 )
+from grpo_train.config_text import dump_config, starter
 from grpo_train.engines.choose import ENGINES
 from grpo_train.errors import ConfigError
 from grpo_train.objective.advantage import METHODS
