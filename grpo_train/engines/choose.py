@@ -1,4 +1,4 @@
-"""The engine of a config."""
+"""The engines by name, and the one that a config chooses."""
 
 from __future__ import annotations
 

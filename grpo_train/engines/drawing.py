@@ -53,8 +53,10 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
-    """[R, 1] the first place of a row [R, n] that is above `target` [R, 1]: never one without mass,
-    and one there is, because the target is held below the row's end."""
+    """[R, 1] the first place where a row [R, n] is above `target` [R, 1].
+
+    It never lies where a row does not rise, and always exists: the target is kept below its end.
+    """
     end = cumulative[:, -1:]
     target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
     return torch.searchsorted(cumulative, target, right=True)

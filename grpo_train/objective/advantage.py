@@ -32,14 +32,14 @@ from torch import Tensor
 from grpo_train.config import Advantage, AdvantageMethod
 from grpo_train.errors import ConfigError
 
-# Rewards no further apart than this, in units of their size, are equal but for rounding: some 4,500
-# units in the last place of float64, which sums of thousands of terms stay below. The language's
-# `group.*` rules draw the line there too.
+# Rewards whose difference is at most this share of their size differ by rounding alone. It is some
+# 4,500 units in the last place of float64; sums of thousands of terms stay below it. The language's
+# `group.*` rules use the same bound.
 SAME = 1e-12
-SAME_ULPS = 4  # of a coarser dtype; four of fp32 are 5e-7
-SAME_MOST = 5e-7  # of any dtype, so that a difference of 1e-6 is one
-# What rewards are made of is at least of this size, whatever they come to: terms that cancel, as in
-# 0.1 + 0.2 - 0.3, leave the rounding errors of large numbers on a small one.
+SAME_ULPS = 4  # units in the last place of a coarser dtype; four of fp32 are 5e-7
+SAME_MOST = 5e-7  # bound for any dtype, so that a difference of 1e-6 always counts
+# Rewards smaller than this are taken to be sums of terms of this size: where terms cancel, as in
+# 0.1 + 0.2 - 0.3, a small number has the rounding errors of larger ones.
 SIZE = 0.1
 
 
@@ -49,7 +49,7 @@ def valid_rows(reward: Tensor) -> Tensor:
 
 
 def rounding(size: Tensor) -> Tensor:
-    """How far apart numbers of a size may be and still be equal but for rounding."""
+    """The largest difference that rounding explains, for numbers of a size."""
     same = max(SAME, min(SAME_ULPS * torch.finfo(size.dtype).eps, SAME_MOST))
     return size.clamp(min=SIZE) * same
 
@@ -57,7 +57,7 @@ def rounding(size: Tensor) -> Tensor:
 def has_signal(reward: Tensor, *, noise: float = 0.0) -> Tensor:
     """Which groups teach something: [P] bool, False where all present rewards tie.
 
-    Rewards tie that differ by their rounding alone, and by `noise`, which they may bring with them.
+    Rewards also tie if they differ by rounding alone, or by no more than `noise`.
 
     >>> has_signal(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0], [float("nan"), 1.0, 1.0]]))
     tensor([False,  True, False])
@@ -76,9 +76,9 @@ def group_mean(reward: Tensor) -> Tensor:
 
 
 def centered(reward: Tensor, *, noise: float = 0.0) -> Tensor:
-    """r − mean, with ties and nulls exactly 0: what most methods start from.
+    """r − mean, exactly 0 for ties and nulls; most methods start from it.
 
-    Centered twice: the second time takes away the rounding error of the first mean.
+    The mean is taken off twice: the second time removes the rounding error of the first.
     """
     valid = valid_rows(reward)
     delta = reward - group_mean(reward)
@@ -97,7 +97,7 @@ def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
     >>> grpo(torch.tensor([[1.0, 0.0, 0.0, 1.0]])).round(decimals=3)
     tensor([[ 0.8660, -0.8660, -0.8660,  0.8660]])
     """
-    # A subnormal or overflowing std would scale the group by chance, so scale it out first.
+    # The std of tiny or huge rewards would underflow or overflow: their size is divided out first.
     delta = centered(reward)
     peak = delta.abs().amax(dim=-1, keepdim=True)
     unit = _over(delta, peak)
@@ -108,7 +108,7 @@ def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
 
 
 def dr_grpo(reward: Tensor) -> Tensor:
-    """Centered only: a hard prompt is not louder than an easy one."""
+    """r − mean, not divided by σ, which would make very hard and very easy prompts louder."""
     return centered(reward)
 
 
@@ -146,7 +146,7 @@ def opo(reward: Tensor, length: Tensor) -> Tensor:
 
 
 def maxrl(reward: Tensor) -> Tensor:
-    """(r − mean) / mean for rewards ≥ 0: the log-likelihood of being right; rare wins are loud.
+    """(r − mean) / mean for rewards ≥ 0: maximises the log-likelihood of success.
 
     A group whose mean is not above 0 gets 0: the quotient has no meaning there.
     """
@@ -156,10 +156,10 @@ def maxrl(reward: Tensor) -> Tensor:
 
 
 def pass_at_k(reward: Tensor, *, k: int) -> Tensor:
-    """Each row's share in the group's expected best-of-k, less that of the others' best-of-k.
+    """Expected best of k completions with the row among them, less that without it.
 
-    Positive where a row raises the maximum of a random k-subset; at k = 1 it is `rloo`. Rows of
-    a group with fewer than k + 1 present rewards get `rloo` with the k that fits.
+    At k = 1 it is `rloo`. In a group with fewer than k + 1 present rewards, k is one less than
+    their number.
 
     >>> pass_at_k(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), k=2).round(decimals=3)
     tensor([[ 1.0000, -0.3330, -0.3330, -0.3330]])
@@ -197,8 +197,8 @@ def _mean_of_max(ascending: Tensor, k: int, empty: Tensor) -> Tensor:
 def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Weighted sum of each score's group z-scores, whitened over the batch.
 
-    `scores` are [P, G] each: a score with a large range cannot drown one with a small range.
-    A row that lacks one score takes part with the others.
+    `scores` are [P, G] each. A score with a large range cannot drown one with a small range, and a
+    row that lacks one score takes part with its others.
     """
     weights = weights or [1.0] * len(scores)
     total = torch.zeros_like(scores[0])
@@ -262,7 +262,7 @@ def group_advantages(reward: Tensor, group_size: int, method: AdvantageMethod = 
 
 
 def overlong(length: Tensor, *, limit: int, cache: int) -> Tensor:
-    """DAPO's soft penalty for length (2503.14476 Eq. 13): 0, then a slope of `cache` tokens, −1.
+    """DAPO's soft penalty for length (2503.14476 Eq. 13): 0 to −1 over the last `cache` tokens.
 
     >>> overlong(torch.tensor([10, 90, 95, 100, 120]), limit=100, cache=10)
     tensor([ 0.0000,  0.0000, -0.5000, -1.0000, -1.0000])

@@ -8,8 +8,8 @@ sequence-level terms are exact. Losses are minimised, and a step's loss is
 
 whatever the micro-batches: the weights come from the whole step, so micro-batches just add up.
 
-ρ = exp(logprob − old). At ρ = 1 every variant below has the gradient of REINFORCE, −A ∇logprob, and
-a value that says nothing: an on-policy loss near 0 is expected, watch the reward.
+ρ = exp(logprob − old). At ρ = 1 every loss below has the gradient of REINFORCE, −A ∇logprob. Its
+value says nothing: an on-policy loss near 0 is expected, so watch the reward.
 
     ppo     −min(ρA, clip(ρ, 1−low, 1+high) A)      GRPO 2402.03300; clip-higher DAPO 2503.14476
             with a dual clip for A < 0: loss ≤ dual |A|         1912.09729
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from grpo_train.config import Aggregation, KLEstimator, Loss, LossKind, MismatchLevel
 
-LOG_RATIO_MAX = 20.0  # exp(20) is finite in fp32; such a token is clipped or masked anyway
+LOG_RATIO_MAX = 20.0  # keeps exp finite in fp32; such a token is clipped or masked anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a loss reads, all [N]: `advantage` is the row's, spread over its tokens."""
+    """The tensors that a loss reads, all [N]; a row's advantage is repeated for its tokens."""
 
     logprobs: Tensor
     old_logprobs: Tensor
@@ -218,9 +218,9 @@ def kl_loss(tokens: Tokens, ref_logprobs: Tensor, how: KLEstimator, *, weighted:
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, row: Tensor, rows: int) -> Tensor:
-    """What a completion's reward loses: Σ k1 over its tokens [rows], without gradient.
+    """The KL that is taken off a completion's reward: Σ k1 over its tokens [rows], no gradient.
 
-    REINFORCE on it has the gradient of the reverse KL, of which k1 is the integrand.
+    REINFORCE on it has the gradient of the reverse KL, whose integrand is k1.
     """
     return row_sum((logprobs - ref_logprobs).detach(), row, rows)
 
@@ -239,10 +239,11 @@ def mismatch_weight(
     low: float = 0.0,
     high: float = 2.0,
 ) -> Tensor:
-    """Importance weight [N] for completions that another engine sampled; no gradient.
+    """Importance weights [N] for completions that another engine sampled, without gradient.
 
-    w = exp(old − sampler), of the token, of the whole row, or the row's geometric mean. `truncate`
-    caps it at `high` (TIS), `mask` drops what lies outside [low, high] (MIS, IcePop 2510.18855).
+    w = exp(old − sampler), of the token, of the whole row, or as the row's geometric mean.
+    `truncate` caps it at `high` (TIS); `mask` makes it 0 outside [low, high] (MIS, IcePop
+    2510.18855).
     """
     log_weight = (old_logprobs - sampler_logprobs).detach()
     if level == "sequence":
@@ -256,13 +257,13 @@ def mismatch_weight(
 
 
 def off_policy_mask(tokens: Tokens, delta: float) -> Tensor:
-    """1 for rows to keep, 0 where A < 0 and the row has become unlikely (2512.02556 Eq. 9): [N]."""
+    """Mask [N]: 0 where A < 0 and the row has become unlikely, else 1 (2512.02556 Eq. 9)."""
     drift = row_mean(-tokens.log_ratio.detach(), tokens.row, tokens.rows)[tokens.row]
     return (~((tokens.advantage < 0) & (drift > delta))).to(tokens.logprobs.dtype)
 
 
 def top_entropy_mask(entropy: Tensor, share: float) -> Tensor:
-    """1 for the `share` of tokens with the highest entropy over the batch (2506.01939): [N]."""
+    """Mask [N]: 1 for the `share` of the batch's tokens with the highest entropy (2506.01939)."""
     keep = max(1, round(share * entropy.numel())) if entropy.numel() else 0
     mask = torch.zeros_like(entropy)
     mask[torch.topk(entropy, keep).indices] = 1
