@@ -33,6 +33,7 @@ MAX_ROW_GROUP_MB = 64  # of Parquet that is written at once
 
 # Worker processes.
 MAX_WORKER_MB = 1_024  # that one may map beyond its libraries; SymPy needs about a tenth
+MAX_GRADE_S = 1.0  # of one pair's slow half, so that it all takes two seconds at most
 MAX_DEATHS = 3  # of workers at one item before it counts as lost; somebody else may kill one
 
 # Formats.
@@ -53,6 +54,7 @@ MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted ove
 MAX_BESIDE_CHARS = 60  # on each side of an answer in prose: some ten words that may take it back
 MAX_BOXES = 64  # of a completion; only the last ones can be an answer
 MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
+MAX_REWRITTEN_CHARS = 2_000  # longer ones are no answer in an unusual spelling
 MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
 MAX_MATH_DEPTH = 64  # brackets in brackets; honest answers stay below 10
 MAX_TREE_DEPTH = 120  # every walk over a tree recurses, Python allows 1,000 frames

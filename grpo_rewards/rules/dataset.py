@@ -169,7 +169,7 @@ class FractionZeroStd:
         return self.alike / self.count if self.count else None
 
 
-def saved(accumulator: Any) -> dict[str, Any]:
+def accumulator_state(accumulator: Any) -> dict[str, Any]:
     """What an accumulator of this module holds, as plain values; see `restore`."""
     found = {item.name: getattr(accumulator, item.name) for item in fields(accumulator)}
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}

@@ -250,13 +250,13 @@ def regex(
     return Span.cut(text, start, end) if start >= 0 else None
 
 
-def marked(text: str) -> Span | None:
+def marked_answer(text: str) -> Span | None:
     r"""The answer by an explicit mark: a box, `<answer>`, `####`, "the answer is". No thoughts.
 
     Empty where the last box is empty or never closes: that is no answer, and hides all others.
 
-    >>> marked("6 or 7? #### 6"), marked("6 or 7?"), marked(r"\boxed{6} or \boxed{7")
-    ('6', None, '')
+    >>> [marked_answer(text) for text in ("6 or 7? #### 6", "6 or 7?", r"\boxed{6} or \boxed{7")]
+    ['6', None, '']
     """
     spoken = tag(text, "answer") if "</answer>" in text else None
     box = last_box(text if spoken is None else spoken)
@@ -337,7 +337,7 @@ def answer(text: str) -> Span | None:
     spoken = strip_thoughts(text)
     if spoken is None:
         return None
-    found = marked(spoken)
+    found = marked_answer(spoken)
     if found is not None:
         return found or None
     found = mathematics(spoken) or last_number(spoken)

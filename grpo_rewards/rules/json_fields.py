@@ -14,7 +14,7 @@ import numpy as np
 
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_JSON_CHARS, MAX_JSON_DEPTH, MAX_JSON_FIELDS
-from grpo_rewards.rules.format.json_schema import read
+from grpo_rewards.rules.format.json_schema import read_json
 from grpo_rewards.rules.rule import RowKernel, Rule, rule
 from grpo_rewards.types import UNIT
 
@@ -82,7 +82,7 @@ def _value(text: str) -> Any:
     if len(text) > MAX_JSON_CHARS:
         raise _Unreadable
     try:
-        return read(text)
+        return read_json(text)
     except (ValueError, RecursionError):
         raise _Unreadable from None
 

@@ -18,7 +18,7 @@ import numpy as np
 from grpo_rewards.columns import Column
 from grpo_rewards.compiler.graph import CheckCase
 from grpo_rewards.compiler.plan import Plan
-from grpo_rewards.rules.dataset import restore, saved
+from grpo_rewards.rules.dataset import accumulator_state, restore
 from grpo_rewards.rules.rule import Accumulator, DatasetKernel
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.scorer import Scorer
@@ -67,7 +67,7 @@ class Checks:
 
     def state(self) -> dict[str, Any]:
         """What was added up so far, as plain values; see `restore`."""
-        return {str(part): saved(found) for part, found in self._accumulators.items()}
+        return {str(part): accumulator_state(found) for part, found in self._accumulators.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the `state` of another `Checks` of the same ruleset."""

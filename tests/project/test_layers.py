@@ -111,6 +111,20 @@ def test_a_class_name_is_used_once(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_no_import_goes_in_a_circle(package: str) -> None:
+    TopologicalSorter(imports(package)).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_class_name_is_used_once(package: str) -> None:
+    names: Counter[str] = Counter()
+    for path in modules(package).values():
+        tree = ast.parse(path.read_text("utf-8"))
+        names.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_folder_can_be_taken_in_at_a_glance(package: str) -> None:
     folders = Counter(path.parent for path in modules(package).values())
     assert {folder: count for folder, count in folders.items() if count > FULLEST} == {}

@@ -11,7 +11,7 @@ from math_text import answers, hostile
 from grpo_rewards.columns import Span, Status
 from grpo_rewards.rules import announcements, extract
 from grpo_rewards.rules.announcements import said
-from grpo_rewards.rules.math.choices import choice
+from grpo_rewards.rules.math.choices import chosen_letter
 from grpo_rewards.rules.math.equality import equal
 
 WORDS = st.sampled_from(
@@ -22,7 +22,7 @@ NUMBERED = st.tuples(PROSE, st.integers(0, 999)).map(lambda p: f"{p[0]} {p[1]} o
 SENTENCES = st.lists(st.one_of(PROSE, NUMBERED), max_size=4).map(lambda xs: ". ".join(xs) + ".\n")
 FINDERS = [
     extract.boxed, extract.answer, extract.last_number, extract.first_number, extract.fence,
-    extract.strip_thoughts, extract.marked, said, extract.mathematics,
+    extract.strip_thoughts, extract.marked_answer, said, extract.mathematics,
     lambda text: extract.tag(text, "answer"), lambda text: extract.after(text, "####"),
     lambda text: extract.regex(text, (r"\d+", "")),
 ]  # fmt: skip
@@ -101,7 +101,7 @@ def test_the_examples_of_cut_off_boxes() -> None:
     for text in (r"\boxed{4", r"\boxed{3} \boxed{4", r"\boxed{x = 4", r"<answer>\boxed{4</answer>"):
         assert equal(text, "4").value is False and extract.answer(text) is None, text
     assert equal(r"\boxed{3} \boxed{4", "3").value is False
-    assert choice(r"\boxed{(B") is None
+    assert chosen_letter(r"\boxed{(B") is None
     assert equal("4", r"\boxed{4").value is None  # a gold that was cut off cannot be read
 
 

@@ -83,7 +83,7 @@ class Failed(NamedTuple):
 Captured = list[tuple[str, int, int]]
 
 
-def parse(machine: Machine, text: str) -> Captured | Failed:
+def run_machine(machine: Machine, text: str) -> Captured | Failed:
     """One run over a text, in linear time (as far as its terminals are linear)."""
     actions, scans, renames = machine.actions, machine.scans, machine.renames
     states, starts, ends = [machine.start], [0], [0]

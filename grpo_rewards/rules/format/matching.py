@@ -186,10 +186,10 @@ def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
 def _run(grammar: str, text: str, prefix: str, partial_max: float) -> Match:
     machine, needs = grammars.machine_of(grammar)
     whole = prefix + text if prefix else text
-    found = lr_machine.parse(machine, whole)
+    found = lr_machine.run_machine(machine, whole)
     skipped = len(prefix)
     if isinstance(found, lr_machine.Failed):
-        partial = min(max(partial_credit.grade(needs, whole), 0.0), partial_max)
+        partial = min(max(partial_credit.credit_of(needs, whole), 0.0), partial_max)
         return Match(False, partial, {}, Mismatch.of(text, found.pos - skipped, found.expected))
     return Match(True, 1.0, _spans(found, text, skipped))
 
@@ -239,7 +239,7 @@ def _match_json(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
         return Match(False, 0.0, {}, Mismatch.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
     validator = json_schema.compile_schema(fmt.body)
     try:
-        value = json_schema.read(whole)
+        value = json_schema.read_json(whole)
         if validator.is_valid(value):
             return Match(True, 1.0, _properties(fmt, whole, text, len(prefix)))
         partial = min(json_schema.satisfied(validator, value), partial_max)

@@ -212,6 +212,6 @@ class _Walk:
         return direct + through
 
 
-def grade(needs: Needs, text: str) -> float:
+def credit_of(needs: Needs, text: str) -> float:
     """The credit of a text that does not fit, in [0, 0.99]; see the module's docstring."""
     return _Walk(needs, text).run()

@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from grpo_rewards.rules.math import numbers
 from grpo_rewards.rules.math.compare.canonical import canonical
-from grpo_rewards.rules.math.latex.parser import Node, names, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
+from grpo_rewards.rules.math.latex.tree import Term, names
 from grpo_rewards.rules.math.normalise import normalised
 from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
@@ -31,8 +32,8 @@ def eval_arith(text: str) -> Fraction | None:
     >>> eval_arith("9^9^9^9"), eval_arith("x + 1"), eval_arith("1/0")
     (None, None, None)
     """
-    tree = parse(normalised(text))
-    if not isinstance(tree, Node) or names(tree):
+    tree = parse_math(normalised(text))
+    if not isinstance(tree, Term) or names(tree):
         return None
     form = canonical(tree)
     if form.op != "num":

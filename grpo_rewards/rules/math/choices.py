@@ -54,11 +54,11 @@ def labelled(gold: str) -> tuple[str, str] | None:
     return (words[1], words[2]) if words else None
 
 
-def choice(text: str) -> str | None:
+def chosen_letter(text: str) -> str | None:
     """The letter that a completion picks; None where it picks none or more than one.
 
-    >>> choice("The answer is (B)."), choice("A. Because B is not valid"), choice("(A) or (B)")
-    ('B', 'A', None)
+    >>> [chosen_letter(text) for text in ("It is (B).", "A. As B is not valid", "(A) or (B)")]
+    ['B', 'A', None]
     """
     box = extract.last_box(text)
     if box == "":
@@ -107,7 +107,7 @@ def _picked(text: str) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    rule("math.choice(text: text) -> text?", RowKernel(choice),
+    rule("math.choice(text: text) -> text?", RowKernel(chosen_letter),
          "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
          example='math.choice("The answer is (B).")'),
 )  # fmt: skip

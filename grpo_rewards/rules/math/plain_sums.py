@@ -33,13 +33,13 @@ class Sum(NamedTuple):
     numbers: tuple[Fraction, ...]
 
 
-def read(text: str) -> Sum | None:
+def read_sum(text: str) -> Sum | None:
     """A plain sum; None for anything else, and for a division by zero.
 
-    >>> found = read("(8 - 3) × 2 / 4")
+    >>> found = read_sum("(8 - 3) × 2 / 4")
     >>> print(found.value, *found.numbers)
     5/2 8 3 2 4
-    >>> read("3!"), read("1 2"), read("2 ** 3"), read("(1"), read("1 / (2 - 2)")
+    >>> read_sum("3!"), read_sum("1 2"), read_sum("2 ** 3"), read_sum("(1"), read_sum("1 / (2 - 2)")
     (None, None, None, None, None)
     """
     tokens = _tokens(text)
@@ -126,7 +126,7 @@ def value(text: str) -> Fraction | None:
     >>> print(value("25 * (3 + 1) - 2"))
     98
     """
-    found = read(text)
+    found = read_sum(text)
     return None if found is None else found.value
 
 
@@ -136,7 +136,7 @@ def uses(text: str, numbers: Sequence[float]) -> bool:
     >>> uses("25 * (3 + 1)", [1, 3, 25]), uses("25 * 3 + 25", [25, 3]), uses("25", [25, 3])
     (True, False, False)
     """
-    found = read(text)
+    found = read_sum(text)
     if found is None:
         return False
     try:

