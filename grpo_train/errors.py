@@ -1,4 +1,4 @@
-"""What can go wrong while training, and where.
+"""The errors of training.
 
 TrainError
 ├ ConfigError       Expected `int`, got `str` - at `sampling.group_size`
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class TrainError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigError(TrainError):

@@ -211,7 +211,7 @@ MUTANTS = [
     ),
     Mutant(
         "a draw may pass the last token with mass",
-        "engines/native.py",
+        "engines/drawing.py",
         "    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))\n",
         "",
         "rollouts",
@@ -219,7 +219,7 @@ MUTANTS = [
     Mutant(
         "keys that autocast widened are kept wide",
         "model/kv_cache.py",
-        "new = (key_states.to(value_states.dtype), value_states)",
+        "new = (key_states.to(self.dtype), value_states.to(self.dtype))",
         "new = (key_states, value_states)",
         "rollouts",
     ),
@@ -310,7 +310,7 @@ MUTANTS = [
     Mutant(
         "half-used rollouts not saved",
         "session.py",
-        "session.batch.tensors(session.used) if session.batch and half_used else None",
+        "progress.batch.tensors(progress.used) if progress.batch and half_used else None",
         "None",
         "train",
     ),
@@ -331,21 +331,21 @@ MUTANTS = [
     Mutant(
         "prompts start over after a resume",
         "session.py",
-        "    session.sampler.position = progress.position\n",
+        "    progress.sampler.position = state.position\n",
         "",
         "train",
     ),
     Mutant(
         "same seeds every batch",
         "rollout_batch.py",
-        "row_seeds(config.seed, session.rollouts,",
+        "row_seeds(config.seed, progress.rollouts,",
         "row_seeds(config.seed, 0,",
         "train",
     ),
     Mutant(
         "other prompts go unseen",
         "session.py",
-        "progress.data_hash != session.data_hash",
+        "state.data_hash != session.data_hash",
         "False",
         "train",
     ),
@@ -419,7 +419,9 @@ MUTANTS = [
         "0 * flat.T @ x.flatten",
         "onednn",
     ),
-    Mutant("damage goes unseen", "state.py", " or _digest(path) != digest", "", "state"),
+    Mutant(
+        "damage goes unseen", "run/checkpoint.py", " or _digest(path) != digest", "", "checkpoint"
+    ),
     Mutant(
         "biased pass@k",
         "run/evaluate.py",

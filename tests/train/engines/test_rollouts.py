@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from grpo_train.config import Lora
 from grpo_train.engines.decoder import KINDS, Decoder
-from grpo_train.engines.native import NativeEngine, cut_logits, draw
+from grpo_train.engines.drawing import cut_logits, draw
+from grpo_train.engines.native import NativeEngine
 from grpo_train.errors import EngineError
 from grpo_train.model.lora import add_lora
 from grpo_train.model.policy import Policy
@@ -130,10 +131,10 @@ def test_every_end_token_ends_and_is_kept_and_nothing_follows() -> None:
     plain = models.make_policy()
     policy = Policy(plain.model, plain.tokenizer, (1, 7, 9), 0)
     r = generate(policy, Sampling(20))
-    for ids, reason in zip(r.completion_ids(), r.finish_reasons(), strict=True):
+    for ids, stopped in zip(r.completion_ids(), r.stopped.tolist(), strict=True):
         ends = [i for i, token in enumerate(ids) if token in policy.eos_ids]
-        assert ends == ([len(ids) - 1] if reason == "stop" else [])
-        assert reason == "stop" or len(ids) == 20
+        assert ends == ([len(ids) - 1] if stopped else [])
+        assert stopped or len(ids) == 20
     assert {1, 7, 9} & set(r.ids.tolist())
 
 

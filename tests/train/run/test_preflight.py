@@ -106,7 +106,7 @@ def test_a_path_that_fails_is_not_used_however_it_fails(
     policy = models.make_policy()
     found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
     assert (found.layout, way(found)) == ("plain", "ours")
-    monkeypatch.setattr("grpo_train.engines.native.draw", fail)
+    monkeypatch.setattr("grpo_train.engines.drawing.draw", fail)
     with pytest.raises(ConfigError, match=r"not here.? - at `model`\nhint: "):
         self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
 
