@@ -33,6 +33,7 @@ MAX_ROW_GROUP_MB = 64  # of Parquet that is written at once
 
 # Worker processes.
 MAX_WORKER_MB = 1_024  # that one may map beyond its libraries; SymPy needs about a tenth
+MAX_GRADE_S = 1.0  # of one pair's slow half, so that it all takes two seconds at most
 MAX_DEATHS = 3  # of workers at one item before it counts as lost; somebody else may kill one
 
 # Formats.

@@ -184,7 +184,9 @@ def diff(a: Scorer, b: Scorer, rows: Sequence[Row], *, most: int = 10) -> Diff:
     changes = []
     for name in names:
         left, right = found_a.get(name), found_b.get(name)
-        only = "" if left is not None and right is not None else "A" if right is None else "B"
+        only = ""
+        if left is None or right is None:
+            only = "A" if right is None else "B"
         changed = 0 if only else int(_differs(left, right).sum())
         changes.append(Change(name, changed, _mean(left), _mean(right), only))
     left, right = found_a["reward"], found_b["reward"]

@@ -47,8 +47,10 @@ def explain_command(
     """
     with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         if data is None:
-            plan = scorer.explain()
-            print_json({"plan": plan}) if as_json else out.print(plan, markup=False)
+            if as_json:
+                print_json({"plan": scorer.explain()})
+            else:
+                out.print(scorer.explain(), markup=False)
             return
         columns, mates = read_row(scorer, data, row, mapping=mapped(scorer, mapping), group=group)
         if scorer.needs_groups and group is None:

@@ -42,7 +42,7 @@ from grpo_rewards.scoring.dataset_checks import CheckResult, Checks
 from grpo_rewards.scoring.memo import database_files
 from grpo_rewards.scoring.scorer import Scorer
 
-INTERRUPTED = 130  # as shells say of a program that ^C ended
+INTERRUPTED = 130  # the exit code that shells give a program that ^C ended
 _OP_CHARS = 24  # of an op in a table that fits 80 columns
 
 Output = Annotated[
@@ -158,7 +158,7 @@ def _written(output: Path | None, profile: Path | None, memo: Path | None) -> li
 def _engine(
     scorer: Scorer, kind: str, processes: int | None, address: str | None
 ) -> AbstractContextManager[BatchExecutor | None]:
-    """Who scores the batches: None stands for this process."""
+    """What scores the batches; None stands for this process."""
     if kind not in ("local", "ray"):
         raise typer.BadParameter(f"{kind!r} is neither local nor ray", param_hint="--engine")
     if kind == "ray":
@@ -182,7 +182,7 @@ def _shard(text: str | None) -> Shard | None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """^C is no failure: it says what is kept."""
+    """Turns an interrupt into a message that says what is kept, instead of a failure."""
     try:
         yield
     except Stopped as stopped:
@@ -246,7 +246,7 @@ def _table(totals: Totals, graph: Graph) -> Table:
 
 
 def _ops_table(totals: Totals, graph: Graph) -> Table:
-    """A row per op; `slow` are the distinct items that went to the workers."""
+    """A row per op; `slow` counts the distinct items that went to worker processes."""
     table = Table()
     table.add_column("op", no_wrap=True)
     for heading in ("rows", "hits", "slow", "nulls", "kills", "seconds"):

@@ -82,7 +82,8 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _leave(number: int, frame: object) -> None:
-    """uvicorn drains on a signal and then raises it again: by then all is done, and 0 is right."""
+    """Ignore a signal. uvicorn finishes its requests on one and then raises it again; by then all
+    is done, and the exit code is to be 0."""
 
 
 def _is_loopback(host: str) -> bool:

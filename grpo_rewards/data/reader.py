@@ -210,7 +210,7 @@ class _Cutter:
     raws: list[Any] = field(default_factory=list)
     records: list[Row] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
-    bytes: int = 0
+    batch_bytes: int = 0
     group_digests: list[bytes] = field(default_factory=list)
     group_rows: int = 0
 
@@ -247,7 +247,7 @@ class _Cutter:
 
     def _is_full(self) -> bool:
         """Whether a batch ends where one may."""
-        is_large = self.bytes >= MAX_BATCH_MB * 2**20
+        is_large = self.batch_bytes >= MAX_BATCH_MB * 2**20
         enough = len(self.raws) >= self.size or is_large or self._is_limit_reached()
         return bool(self.raws) and enough
 
@@ -260,7 +260,7 @@ class _Cutter:
         self.raws.append(entry.raw)
         self.records.append(entry.record)
         self.numbers.append(entry.number)
-        self.bytes += entry.size
+        self.batch_bytes += entry.size
         if digest is not None:
             self._take_group(digest, new_group)
 
@@ -300,7 +300,7 @@ class _Cutter:
         batch = Batch(self.reader, self.raws, self.records, self.numbers, columns, end, groups)
         self.is_first = False
         self.raws, self.records, self.numbers, self.group_digests = [], [], [], []
-        self.bytes = self.group_rows = 0
+        self.batch_bytes = self.group_rows = 0
         return batch
 
     def _column(self, name: str, path: str) -> list[Any]:

@@ -1,8 +1,8 @@
 """Where the time of a run went, as a profile that speedscope shows (https://speedscope.app).
 
 The file follows speedscope's own format: one weighted sample per op, under the score that asked
-for it, under the stage of the run. All is added up over the batches, so "left heavy" and
-"sandwich" are the views to look at.
+for it, under the stage of the run. Times are sums over all batches, so the order of samples means
+nothing: look at the views "left heavy" and "sandwich".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What scoring many batches came to: a summary per score, what each op cost, the time of it all."""
+"""What scoring many batches came to: a summary of each score, and what each op and stage cost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tally:
 
     def add(self, column: Column) -> None:
         absent = ~column.present
-        # a settled error is null by now; its status still tells
+        # The policy has turned errors into nulls by now; their status still tells them apart.
         errors = int(np.count_nonzero(absent & (column.status >= Status.TIMEOUT)))
         self.error += errors
         self.null += int(np.count_nonzero(absent)) - errors
@@ -62,7 +62,7 @@ class Totals:
     warnings: list[EmptyExtraction] = field(default_factory=list)
 
     def add(self, scores: Scores) -> None:
-        """Take in the scores of one batch."""
+        """Add the scores of one batch."""
         self.rows += len(scores)
         for name, column in scores.columns.items():
             self.tallies.setdefault(name, Tally()).add(column)
@@ -79,8 +79,8 @@ class Totals:
             self.stages[stage] += perf_counter() - started
 
     def summary(self, graph: Graph) -> list[Summary]:
-        """A row per score, the reward last. The time of an op goes to the score that asked for it
-        first."""
+        """A row per score, the reward last. The time of an op counts for the score that asked for
+        it first."""
         ops = self.ops(graph)
         return [self._row(name, tally, ops) for name, tally in self.tallies.items()]
 
@@ -129,7 +129,7 @@ class Totals:
         return {"rows": self.rows, "tallies": tallies, "stats": stats, "stages": dict(self.stages)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Become what another one was when its `state` was asked for, to the last bit."""
+        """Take over the `state` of another run's totals, to the last bit."""
         self.rows = state["rows"]
         self.stages = dict(state["stages"])
         self.stats = {int(number): OpStats(**stats) for number, stats in state["stats"].items()}

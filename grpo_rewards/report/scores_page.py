@@ -30,7 +30,8 @@ _Mates = dict[Any, list[tuple[int, dict[str, Any]]]]
 
 @dataclass(slots=True)
 class Scored:
-    """A scores file: every score of every row, the lengths, and the records of a sample of rows."""
+    """A scores file in memory: every score of every row, the lengths of the completions, and the
+    records of a sample of rows."""
 
     path: Path
     names: tuple[str, ...]
@@ -123,7 +124,7 @@ def _number(value: Any, path: Path, row: int, name: str) -> float | None:
 def _keep(
     kept: dict[int, dict[str, Any]], number: int, record: dict[str, Any], size: int, rng: Any
 ) -> None:
-    """Algorithm R: every row of the file is as likely to stay."""
+    """Keep a row or not, by algorithm R: every row of the file is equally likely to stay."""
     if len(kept) < size:
         kept[number] = record
         return

@@ -106,6 +106,13 @@ Mark = tuple[int, int, str, str]
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
 
 
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
+Mark = tuple[int, int, str, str]
+#: From a rule's arguments and its value in one row to the places to show.
+Marker = Callable[[Sequence[Any], Any], list[Mark]]
+
+
 @dataclass(frozen=True)
 class Rule:
     """A named function of columns. See the module's docstring for the signature.
@@ -129,7 +136,7 @@ class Rule:
     commutes: bool = False
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None
     identity: str = ""
-    marks: Callable[[Sequence[Any], Any], list[Mark]] | None = None
+    marks: Marker | None = None
 
     @property
     def level(self) -> Level:
@@ -173,7 +180,7 @@ def rule(
     example: str = "",
     commutes: bool = False,
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None,
-    marks: Callable[[Sequence[Any], Any], list[Mark]] | None = None,
+    marks: Marker | None = None,
 ) -> Rule:
     """A rule from its signature. `range` defaults to 0..1 for a bool and everything for a num."""
     name, params, returns = parse_signature(signature)

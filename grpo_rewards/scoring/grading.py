@@ -14,6 +14,7 @@ from typing import Any
 
 from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.errors import BatchError
+from grpo_rewards.limits import MAX_GRADE_S
 from grpo_rewards.rules.math import equality
 from grpo_rewards.rules.math.answers import Gold
 from grpo_rewards.rules.math.equality import Verdict, compile_gold
@@ -54,8 +55,7 @@ class Grade:
 
 _SHARED: Workers | None = None
 _LOCK = threading.Lock()
-DEADLINE_S = 1.0  # so that a pair takes no longer than two seconds, its surroundings included
-PROCESSES = 2  # so that one is ready while the other, killed at its deadline, is replaced
+_PROCESSES = 2  # so that one is ready while the other, killed at its deadline, is replaced
 
 
 def _workers() -> Workers:
@@ -63,7 +63,7 @@ def _workers() -> Workers:
     global _SHARED
     with _LOCK:
         if _SHARED is None:
-            _SHARED = Workers(processes=PROCESSES, deadline_s=DEADLINE_S)
+            _SHARED = Workers(processes=_PROCESSES, deadline_s=MAX_GRADE_S)
         return _SHARED
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from grpo_rewards.columns import Status
 from grpo_rewards.errors import RewardError, RuleError
-from grpo_rewards.limits import MAX_DEATHS
+from grpo_rewards.limits import MAX_DEATHS, MAX_WORKER_MB
 from grpo_rewards.scoring.workers.fork_server import ForkServer
 from grpo_rewards.scoring.workers.worker import Key
 
@@ -80,7 +80,7 @@ class Workers:
         *,
         processes: int = 1,
         deadline_s: float = 2.0,
-        memory_mb: int = 1024,
+        memory_mb: int = MAX_WORKER_MB,
         prepare: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ) -> None:
         self.processes = processes

@@ -26,7 +26,7 @@ import grpo_rewards as gr
 from grpo_rewards.rules.language import detection, pieces, prose_mask, scripts, spellings, word_fit
 from grpo_rewards.rules.language.scripts import LANGUAGES_OF
 
-RULESETS = Path(__file__).parents[3] / "rulesets"
+RULESETS = ROOT / "rulesets"
 
 SENTENCES = {
     "en": "The sum of all the numbers in the list must be equal to the total number of apples.",
