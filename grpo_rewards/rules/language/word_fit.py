@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from grpo_rewards.limits import MAX_RUNS, MAX_VOCABULARY, MAX_WORD_CHARS
+from grpo_rewards.limits import MAX_FOREIGN_RUNS, MAX_VOCABULARY, MAX_WORD_CHARS
 from grpo_rewards.rules.language.scripts import LANGUAGES_OF
 
 MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
@@ -163,7 +163,7 @@ def _plain_words(words: Sequence[str]) -> int:
 def _runs(gains: list[list[float]], words: Sequence[str], codes: Sequence[str]) -> list[Run]:
     """The best runs one after the other, none over another. `gains` [L, W] is used up."""
     found: list[Run] = []
-    for _ in range(MAX_RUNS):
+    for _ in range(MAX_FOREIGN_RUNS):
         best = min(
             ((end, i, -evidence, start) for i, gain in enumerate(gains)
              for start, end, evidence in (_best_run(gain),) if evidence >= MIN_EVIDENCE),

@@ -164,7 +164,7 @@ _NEGATIVE: Final = frozenset({3, 4, 5})  # points at which variables may be belo
 def _point(variables: list[str], index: int) -> dict[str, Fraction]:
     """Fixed rationals that no formula expects, by the variable's name and the index."""
     point: dict[str, Fraction] = {}
-    # The moduli and the shift are primes, or nearly: no ratio of two values is a small fraction.
+    # All numbers here are primes, so that hardly any two values stand in a simple ratio.
     for name in variables:
         seed = zlib.crc32(f"{index}:{name}".encode("utf-8", "surrogatepass"))
         value = Fraction(seed % 7919 + 401, 4057)
