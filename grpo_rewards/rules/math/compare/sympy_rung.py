@@ -70,7 +70,8 @@ def _power(base: Term, exponent: Term) -> Any:
     import sympy
 
     power = to_sympy(exponent)
-    if power.is_number and power.is_real is not False and abs(sympy.N(power, 5)) > 1000:
+    is_real = power.is_number and power.is_real is not False
+    if is_real and abs(sympy.N(power, 5)) > limits.MAX_SYMPY_POWER:
         raise NotAlgebra("a large power")
     return sympy.Pow(to_sympy(base), power)
 
