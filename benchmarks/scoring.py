@@ -38,7 +38,7 @@ import numpy as np
 
 import grpo_rewards as gr
 from grpo_rewards.data.file_scoring import score_file
-from grpo_rewards.data.processes import Engine, Processes
+from grpo_rewards.data.processes import BatchExecutor, Processes
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 GROUP, BATCH = 8, 512
@@ -113,7 +113,7 @@ def ours(scorer: gr.Scorer) -> Callable[[list[Row]], Verdicts]:
     return run
 
 
-def pooled(engine: Engine) -> Callable[[list[Row]], Verdicts]:
+def pooled(engine: BatchExecutor) -> Callable[[list[Row]], Verdicts]:
     def run(rows: list[Row]) -> Verdicts:
         starts = range(0, len(rows), BATCH)
         pending = [engine.submit(columns(rows[at : at + BATCH])) for at in starts]
@@ -366,22 +366,22 @@ def on_ray(problems: list[tuple[list[str], str]], size: int) -> dict[str, Any]:
     except ImportError as error:
         print(f"without Ray: {error}")
         return {}
-    from grpo_rewards.data.ray_data import RayEngine
+    from grpo_rewards.data.ray_data import RayActors
 
     seconds: dict[str, list[float]] = {"processes": [], "ray": []}
     with tempfile.TemporaryDirectory() as folder, gr.loads(PLAIN) as scorer:
         data, small = Path(folder, "data.jsonl"), Path(folder, "small.jsonl")
         write(data, problems, size)
         write(small, problems, 4 * BATCH)
-        with Processes(scorer, 2) as processes, RayEngine(scorer, actors=2) as actors:
-            engines: dict[str, Engine] = {"processes": processes, "ray": actors}
+        with Processes(scorer, 2) as processes, RayActors(scorer, actors=2) as actors:
+            engines: dict[str, BatchExecutor] = {"processes": processes, "ray": actors}
             outputs = {name: Path(folder, f"{name}.jsonl") for name in engines}
             for name, engine in engines.items():
-                score_file(scorer, small, outputs[name], engine=engine)
+                score_file(scorer, small, outputs[name], executor=engine)
             for _ in range(3):
                 for name, engine in engines.items():
                     started = time.perf_counter()
-                    score_file(scorer, data, outputs[name], engine=engine)
+                    score_file(scorer, data, outputs[name], executor=engine)
                     seconds[name].append(time.perf_counter() - started)
             same = outputs["ray"].read_bytes() == outputs["processes"].read_bytes()
     middle = {name: statistics.median(found) for name, found in seconds.items()}

@@ -5,8 +5,11 @@
     │ ├ RulesetSyntaxError   the text does not parse
     │ ├ RulesetNameError     a name, rule, option or capture that does not exist
     │ └ RulesetTypeError     a type, range or level that does not fit
-    ├ BatchError             a missing column, columns of unequal lengths, an unreadable dataset
-    │ └ OverwriteError       what would be written is what is read
+    ├ BatchError             columns that cannot be scored: one is missing, lengths differ
+    │ ├ DataError            a file that cannot be read as a dataset
+    │ │ └ MissingFileError   there is no such file
+    │ └ OutputError          a file that cannot be written
+    │   └ OverwriteError     what would be written is what is read
     └ RuleError              a bug in a kernel: which rule, which row, what; never a score
 
 What a *model* wrote never raises: it sets a value and a status (see `columns.Status`).
@@ -18,7 +21,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,21 @@ class Problem(Exception):
 
 
 class RewardError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of everything that this package raises on purpose.
+
+    `message` is what went wrong, in the user's words; each of `hints` says in a line what may help.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hints = [hint] if hint else []
+
+    def __str__(self) -> str:
+        return "\n".join([self._sentence(), *(f"  hint: {hint}" for hint in self.hints)])
+
+    def _sentence(self) -> str:
+        return self.message
 
 
 class RulesetError(RewardError):
@@ -141,27 +158,69 @@ class RulesetTypeError(RulesetError):
 
 
 class BatchError(RewardError, ValueError):
-    """Columns that cannot be scored: one is missing, lengths differ, a file cannot be read. `row`
-    is the row of the batch that is wrong, where it is one."""
+    """Columns that cannot be scored: one is missing, lengths differ, a value has a wrong type.
 
-    def __init__(self, message: str, row: int | None = None) -> None:
+    `row` is the row of the batch that is wrong, where it is one; whoever knows the batch's file
+    sets `place`, which is then told instead. `missing` is the name of an input that nobody passed,
+    and `remedy` how to pass it in Python; other boundaries tell their own way.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        hint: str = "",
+        missing: str = "",
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.row = row
-        super().__init__(message)
+        self.place = ""
+        self.missing = missing
+        self._remedy = remedy
+        self.hints += [remedy] if remedy else []
+
+    def tell_remedy(self, remedy: str) -> None:
+        """Tell another way to pass what is missing."""
+        self.hints = [*(hint for hint in self.hints if hint != self._remedy), remedy]
+        self._remedy = remedy
+
+    def _sentence(self) -> str:
+        where = self.place or ("" if self.row is None else f"row {self.row}")
+        return f"{where}: {self.message}" if where else self.message
 
 
-class OverwriteError(BatchError):
+class DataError(BatchError):
+    """A file that cannot be read as a dataset, or one of its rows."""
+
+
+class MissingFileError(DataError):
+    """A file that somebody named and that is not there."""
+
+
+class OutputError(BatchError):
+    """A file that cannot be written."""
+
+
+class OverwriteError(OutputError):
     """A file that is read would be written over. Nothing has been opened yet."""
 
 
 class RuleError(RewardError):
-    """A kernel raised. That is a bug in the rule, never a score."""
+    """A kernel raised. That is a bug in the rule, never a score. `row` counts from 0 in the batch;
+    whoever knows the batch's file sets `place`, which is then told instead."""
 
     def __init__(self, rule: str, row: int, cause: str) -> None:
+        super().__init__(f"rule `{rule}` failed")
         self.rule, self.row, self.cause = rule, row, cause
-        super().__init__(f"rule `{rule}` failed on row {row}: {cause}")
+        self.place = ""
 
-    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
-        return type(self), (self.rule, self.row, self.cause)
+    def _sentence(self) -> str:
+        return f"{self.message} on {self.place or f'row {self.row}'}: {self.cause}"
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, str], dict[str, Any]]:
+        return type(self), (self.rule, self.row, self.cause), self.__dict__
 
 
 def refuse_overwriting(read: Iterable[Path], written: Iterable[Path]) -> None:

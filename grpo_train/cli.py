@@ -109,7 +109,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a starter config: every field with its default, its unit and what 0 means."""
-    from grpo_train.config import starter
+    from grpo_train.config_text import starter
 
     if path.exists():
         raise ConfigError(f"`{path}` exists already")
@@ -119,8 +119,8 @@ def init(
         _print_json({"path": str(path)})
 
 
-@app.command()
-def resume(
+@app.command(name="resume")
+def resume_command(
     folder: Run,
     overrides: Overrides = None,
     force: Annotated[
@@ -134,10 +134,10 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on from a run's last whole checkpoint, exactly as if it had not stopped."""
-    from grpo_train.session import resume as reopen
+    from grpo_train.session import resume
 
     _quiet()
-    _train(reopen(folder, overrides or [], force=force), as_json=as_json)
+    _train(resume(folder, overrides or [], force=force), as_json=as_json)
 
 
 @app.command(name="eval")
@@ -234,10 +234,12 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
     for note in session.notes:
         console.print(note, style="dim", markup=False, highlight=False)
     total = session.config.steps
-    with _bar("train", total, ("reward", "length", "tokens_per_s"), done=session.step) as advance:
+    with _bar(
+        "train", total, ("reward", "length", "tokens_per_s"), done=session.progress.step
+    ) as advance:
         result = train(session, advance, _print_alarm)
-    _print_scores(session.history)
-    accuracy = [row for row in session.history if "eval/pass_at_1" in row]
+    _print_scores(session.progress.history)
+    accuracy = [row for row in session.progress.history if "eval/pass_at_1" in row]
     if len(accuracy) > 1:
         _print_accuracy(accuracy[0], accuracy[-1])
     folder = result.folder

@@ -1,4 +1,4 @@
-"""What the adapters share: golds under every name, groups refused, nulls told apart."""
+"""What the adapters share: what they ask of a scorer, and how rows become columns and scores."""
 
 from __future__ import annotations
 
@@ -47,20 +47,18 @@ class BatchScorer(Protocol):
 def refuse_groups(scorer: BatchScorer, backend: str, fix: str) -> None:
     """BatchError where a ruleset looks at whole groups and the backend does not hand them over."""
     if scorer.needs_groups:
-        message = f"{scorer.graph.name} looks at whole groups, and {backend}"
-        raise BatchError(f"{message}\n  hint: {fix}")
+        raise BatchError(f"{scorer.graph.name} looks at whole groups, and {backend}", hint=fix)
 
 
 def refuse_input(scorer: BatchScorer, name: str, backend: str, fix: str) -> None:
     """BatchError where a ruleset reads a column that the backend cannot know."""
     if name in scorer.inputs and not scorer.graph.inputs[name].has_default:
-        message = f"{scorer.graph.name} reads `{name}`, and {backend}"
-        raise BatchError(f"{message}\n  hint: {fix}")
+        raise BatchError(f"{scorer.graph.name} reads `{name}`, and {backend}", hint=fix)
 
 
 def bound(scorer: BatchScorer, name: str, values: Sequence[Any]) -> dict[str, Sequence[Any]]:
-    """A column under every name that the ruleset may take an input from, so that it wins over
-    whatever else the backend's rows carry."""
+    """A column under every name by which the ruleset may take an input, so that it wins over
+    whatever else the rows of the backend carry."""
     spec = scorer.graph.inputs.get(name)
     return dict.fromkeys(spec.names if spec is not None else (name,), values)
 

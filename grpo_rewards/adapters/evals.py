@@ -13,14 +13,14 @@ from typing import Any
 
 from grpo_rewards.adapters.base import BatchScorer, bound, columns_of, records, refuse_groups
 
-FIX = "score the log afterwards: grpo-rewards score RULESET LOG.jsonl --group COLUMN"
+_FIX = "score the log afterwards: grpo-rewards score RULESET LOG.jsonl --group COLUMN"
 
 
 class LMEvalResults:
     """`process_results(doc, results)`: scores of the first result by name, without null ones."""
 
     def __init__(self, scorer: BatchScorer, *, gold: str | None = None) -> None:
-        refuse_groups(scorer, "lm-eval scores one document at a time", FIX)
+        refuse_groups(scorer, "lm-eval scores one document at a time", _FIX)
         self.__name__ = "process_results"
         self._scorer = scorer
         self._gold = gold
@@ -37,7 +37,7 @@ class LMEvalResults:
 
 def inspect_scorer(scorer: BatchScorer) -> Any:
     """An Inspect scorer: a value per named score and the reward, each with its mean and stderr."""
-    refuse_groups(scorer, "Inspect scores one sample at a time", FIX)
+    refuse_groups(scorer, "Inspect scores one sample at a time", _FIX)
     kit: Any = importlib.import_module("inspect_ai.scorer")
     metrics = {name: [kit.mean(), kit.stderr()] for name in ("reward", *scorer.names)}
 

@@ -1,10 +1,10 @@
-"""OpenRLHF: a ruleset as the `reward_func` of a Python file, and the same as a wire format.
+"""OpenRLHF: a ruleset as the `reward_func` of a Python file, or as a remote reward model.
 
     # my_reward.py, with --reward.remote_url my_reward.py
     reward_func = gr.load("rulesets/gsm8k.reward").as_openrlhf()
 
-OpenRLHF hands over `queries`, which are prompt and completion with the template's tokens; the
-completion is what follows the prompt, without the tokens that end a turn.
+OpenRLHF hands over `queries`: prompt and completion as one text, with the tokens of the chat
+template. The completion is what follows the prompt, without the tokens that end a turn.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TURN_ENDS = (
 class OpenRLHFReward:
     """`reward_func(queries, prompts, labels)`: rewards, scores and extra_logs, as tensors.
 
-    OpenRLHF knows no null: a row whose reward is null gets `on_null`; the verl adapter says why 0
-    is harmless. `turn_ends` are cut from the end of a completion.
+    OpenRLHF has no null: a row whose reward is null gets `on_null`; `adapters.verl` says why 0 is
+    harmless. `turn_ends` are cut from the end of a completion.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class OpenRLHFReward:
     def lists(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any]
     ) -> dict[str, Any]:
-        """The same as plain lists: the body of a reply to `--reward.remote_url http://…`."""
+        """The same as plain lists, which is the reply to `--reward.remote_url http://…`."""
         texts = [self._completion(*pair) for pair in zip(queries, prompts, strict=True)]
         columns: dict[str, Any] = {"prompt": list(prompts), "completion": texts}
         columns |= bound(self._scorer, self._gold, list(labels))
@@ -85,8 +85,8 @@ class OpenRLHFReward:
         if not query.startswith(prompt):
             start = query.rfind(prompt) if prompt else 0
             if start < 0:
-                message = f"a query does not hold its prompt: {query[:60]!r}"
-                raise BatchError(f"{message}\n  hint: prompts must be templated as queries are")
+                hint = "prompts must be templated as queries are"
+                raise BatchError(f"a query does not hold its prompt: {query[:60]!r}", hint=hint)
             query = query[start:]
         text = query[len(prompt) :]
         while end := next((end for end in self._turn_ends if text.rstrip().endswith(end)), ""):

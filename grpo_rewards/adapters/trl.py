@@ -25,8 +25,9 @@ Values = list[float | None]
 class TRLReward:
     """The reward of a ruleset with the signature that TRL calls; picklable.
 
-    `num_generations` is GRPOConfig's, needed by a ruleset that looks at whole groups; `columns`
-    names dataset columns by the inputs that they feed; `eos_token_id` tells a truncated completion.
+    `num_generations` is that of GRPOConfig, which a ruleset that looks at whole groups needs;
+    `columns` names dataset columns by the inputs that they feed; a completion that does not end
+    with an `eos_token_id` is truncated.
     `split` hands TRL the scores with their own weights instead of their sum, for
     `multi_objective_aggregation="normalize_then_sum"`; the reward has to be a weighted sum.
     """
@@ -56,9 +57,7 @@ class TRLReward:
         weights = weights_of(scorer.graph) if split else None
         if split and weights is None:
             message = f"{scorer.graph.name}: the reward is not a weighted sum of its scores"
-            raise BatchError(
-                f"{message}\n  hint: leave `split` away: TRL then gets the reward itself"
-            )
+            raise BatchError(message, hint="leave `split` away: TRL then gets the reward itself")
         self.__name__ = "reward"
         self._weights = weights
         self._scorer = scorer
@@ -151,7 +150,7 @@ class TRLReward:
                     "let a process's batch be a multiple of num_generations, and evaluate with as "
                     "many (num_generations_eval)"
                 )
-                raise BatchError(f"{message}\n  hint: {hint}")
+                raise BatchError(message, hint=hint)
         return [i // size for i in range(len(prompts))]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class VerifiersReward:
     """`funcs` and `weights` for a `Rubric`: the reward with weight 1, every named score with 0.
 
     A ruleset that looks at whole groups becomes group functions, which a Rubric calls with all
-    rollouts of a prompt. verifiers knows no null: a null value is `on_null`.
+    rollouts of a prompt. verifiers has no null: a null value becomes `on_null`.
     """
 
     def __init__(self, scorer: BatchScorer, *, gold: str = "gold", on_null: float = 0.0) -> None:

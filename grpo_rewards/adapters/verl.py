@@ -3,9 +3,9 @@
     # my_reward.py, with custom_reward_function.path=my_reward.py and name=compute_score
     compute_score = gr.load("rulesets/gsm8k.reward").as_verl()
 
-`extra_info` brings a row's further columns. verl knows no null: a row whose reward is null gets
-`on_null`. Nulls come from a gold that cannot be read, and so to all of a group: with 0 for each the
-group's advantages are 0.
+The further columns of a row come from its `extra_info`. verl has no null: a row whose reward is
+null gets `on_null`. A null comes from a gold that cannot be read, so all rows of the group have it;
+with 0 for each of them the group's advantages are 0.
 """
 
 from __future__ import annotations

@@ -71,11 +71,13 @@ def attack(
     wanted = list(families or FAMILIES)
     unknown = [name for name in wanted if name not in FAMILIES]
     if unknown:
-        raise BatchError(f"unknown attack `{unknown[0]}`\n  hint: there are {', '.join(FAMILIES)}")
+        hint = f"there are {', '.join(FAMILIES)}"
+        raise BatchError(f"unknown attack `{unknown[0]}`", hint=hint)
     golds = [_gold_text(row.get("gold")) for row in rows]
     targets = [(i, rows[i], gold) for i, gold in enumerate(golds) if gold is not None]
     if not targets:
-        raise BatchError("an attack needs rows with a `gold`\n  hint: give a dataset, or add tests")
+        hint = "give a dataset, or add tests"
+        raise BatchError("an attack needs rows with a `gold`", hint=hint)
     layouts = layouts_of(scorer)
     scheduled = {"step", "progress"} & set(scorer.inputs)
     moments = [ambient(0, 0), ambient(LAST_STEP, 1)] if scheduled else [ambient(0, 0)]
@@ -86,7 +88,7 @@ def attack(
             target = Target(
                 gold, text_of(row.get("prompt"), "user"), layouts, str(row.get("lang") or "en")
             )
-            texts = dict.fromkeys(FAMILIES[family](target))
+            texts = dict.fromkeys(FAMILIES[family].draw(target))
             drawn += [(i, _hacked(row, text)) for text in texts]
         tried = [_try(scorer, family, drawn, moment) for moment in moments]
         results.append(max((result for result, _ in tried), key=lambda result: result.highest))
@@ -182,7 +184,9 @@ def diff(a: Scorer, b: Scorer, rows: Sequence[Row], *, most: int = 10) -> Diff:
     changes = []
     for name in names:
         left, right = found_a.get(name), found_b.get(name)
-        only = "" if left is not None and right is not None else "A" if right is None else "B"
+        only = ""
+        if left is None or right is None:
+            only = "A" if right is None else "B"
         changed = 0 if only else int(_differs(left, right).sum())
         changes.append(Change(name, changed, _mean(left), _mean(right), only))
     left, right = found_a["reward"], found_b["reward"]

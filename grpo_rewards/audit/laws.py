@@ -7,6 +7,7 @@ keeps no laws. The strategies that draw such rows are in `grpo_rewards.testing`.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import pickle
@@ -19,7 +20,7 @@ from grpo_rewards.audit.examine import Row, layouts_of
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.errors import RewardError, RuleError
-from grpo_rewards.rules.attack_families import Target, as_record
+from grpo_rewards.rules.attack_families import Target, altered, as_record
 from grpo_rewards.rules.extract import fence
 from grpo_rewards.rules.math.equality import compile_gold
 from grpo_rewards.scoring.inputs import text_of
@@ -202,7 +203,9 @@ def _other_golds(type_: Type, gold: Any) -> list[Any]:
         case "list":
             return [[], [0]]
         case "json":
-            return [{}, [], 0]
+            record = as_record(gold) if isinstance(gold, str) else gold
+            other = altered(record)
+            return [{}, [], 0, json.dumps(other) if isinstance(gold, str) else other]
     text = str(gold)
     return [Target(compile_gold(text).text or text, "", ()).wrong, *_OTHER_GOLDS]
 

@@ -16,7 +16,7 @@ from grpo_rewards.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedExpectation:
     """An expectation that did not hold: its text, the row, and what every score was there."""
 
     expect: str
@@ -33,7 +33,7 @@ class TestResult:
     __test__ = False
     name: str
     rows: int
-    failures: tuple[Failure, ...]
+    failures: tuple[FailedExpectation, ...]
 
     @property
     def passed(self) -> bool:
@@ -64,10 +64,12 @@ def run_test(scorer: Scorer, test: TestCase, folder: Path) -> TestResult:
     try:
         found = scorer.execute(plan, columns).run()
     except BatchError as error:
-        raise BatchError(f'test "{test.name}": {error}') from None
+        row = "" if error.row is None else f", row {error.row}"
+        error.place = f'test "{test.name}"{row}'
+        raise
     scores = {name: found[name] for name in scorer.graph.columns}
     failures = [
-        Failure(text, place, row, value, _shown(scores, row))
+        FailedExpectation(text, place, row, value, _shown(scores, row))
         for i, (_, text, place) in enumerate(test.expects)
         for row in range(len(rows))
         if (value := found[f"expect {i}"].row(row)) is None or not value

@@ -10,10 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from grpo_rewards.audit.examine import AttackReport
-from grpo_rewards.audit.examine import attack as run_attack
-from grpo_rewards.audit.examine import calibrate as run_calibrate
-from grpo_rewards.audit.examine import diff as run_diff
+from grpo_rewards.audit.examine import AttackReport, attack, calibrate, diff
 from grpo_rewards.cli.options import (
     AllowExtern,
     AsJson,
@@ -23,12 +20,12 @@ from grpo_rewards.cli.options import (
     Settings,
     Step,
     err,
+    mapped,
     opened,
     out,
-    pairs,
     print_json,
 )
-from grpo_rewards.data.file_scoring import read_rows
+from grpo_rewards.data.bindings import read_rows
 from grpo_rewards.explain.row import shorten
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.scores import as_floats
@@ -36,7 +33,7 @@ from grpo_rewards.scoring.scores import as_floats
 BREACH_CHARS = 240  # of a completion that breaks a promise: enough to see how
 
 
-def attack(
+def attack_command(
     ruleset: File,
     data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Rows with golds.")] = None,
     mapping: Mapping = None,
@@ -53,11 +50,11 @@ def attack(
     """
     with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
         rows = (
-            read_rows(scorer, data, mapping=pairs(mapping, "--map"), limit=limit)
+            read_rows(scorer, data, mapping=mapped(scorer, mapping), limit=limit)
             if data is not None
             else [dict(row) for test in scorer.tests for row in test.rows][:limit]
         )
-        report = run_attack(scorer, rows)
+        report = attack(scorer, rows)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:
@@ -79,7 +76,7 @@ def _attack_table(report: AttackReport, ruleset: Path) -> Table:
     return table
 
 
-def diff(
+def diff_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="A ruleset.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Another, or another version of it.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
@@ -96,16 +93,15 @@ def diff(
         opened(a, settings, allow_extern=allow_extern) as one,
         opened(b, settings, allow_extern=allow_extern) as other,
     ):
-        paths = pairs(mapping, "--map")
         rows = [
             {**left, **right, **ambient(step, progress)}
             for left, right in zip(
-                read_rows(one, data, mapping=paths, limit=limit),
-                read_rows(other, data, mapping=paths, limit=limit),
+                read_rows(one, data, mapping=mapped(one, mapping), limit=limit),
+                read_rows(other, data, mapping=mapped(other, mapping), limit=limit),
                 strict=True,
             )
         ]
-        found = run_diff(one, other, rows)
+        found = diff(one, other, rows)
     if as_json:
         print_json(dataclasses.asdict(found))
         return
@@ -123,7 +119,7 @@ def diff(
         out.print(f"… and {more:,} {'row' if more == 1 else 'rows'} more", markup=False)
 
 
-def calibrate(
+def calibrate_command(
     ruleset: File,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL or Parquet.")],
     label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="True or false labels.")],
@@ -141,11 +137,11 @@ def calibrate(
         if score not in (*scorer.names, "reward"):
             known = ", ".join((*scorer.names, "reward"))
             raise typer.BadParameter(f"no score {score!r}; there are {known}", param_hint="--score")
-        paths = pairs(mapping, "--map")
+        paths = mapped(scorer, mapping)
         rows = read_rows(scorer, data, mapping=paths, extra={"label": label}, limit=limit)
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
         columns.update(ambient(step, progress))
-        found = run_calibrate(as_floats(scorer(**columns).columns[score]), columns["label"])
+        found = calibrate(as_floats(scorer(**columns).columns[score]), columns["label"])
     if as_json:
         print_json(dataclasses.asdict(found))
         return

@@ -17,12 +17,12 @@ from grpo_rewards.cli.options import (
     Mapping,
     Settings,
     err,
+    mapped,
     opened,
     out,
-    pairs,
     print_json,
 )
-from grpo_rewards.data.file_scoring import read_rows
+from grpo_rewards.data.bindings import read_rows
 from grpo_rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SEEDS = 200  # rows of a dataset that examples start from
 SHOWN_CHARS = 2_000  # of a completion that breaks a law
 
 
-def fuzz(
+def fuzz_command(
     files: Files,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DATA", help="Rows to start from.")
@@ -63,7 +63,7 @@ def fuzz(
                 f"no law {name!r}; there are {', '.join(LAWS)}", param_hint=option
             )
     try:
-        from grpo_rewards.testing.fuzz import fuzz as run_fuzz
+        from grpo_rewards.testing.fuzz import fuzz
     except RewardError as missing:  # Hypothesis is not installed
         err.print(str(missing), markup=False)
         raise typer.Exit(2) from None
@@ -71,11 +71,11 @@ def fuzz(
     for path in files:
         with opened(path, settings, allow_extern=allow_extern) as scorer:
             rows = (
-                read_rows(scorer, data, mapping=pairs(mapping, "--map"), limit=SEEDS)
+                read_rows(scorer, data, mapping=mapped(scorer, mapping), limit=SEEDS)
                 if data is not None
                 else []
             )
-            results = run_fuzz(
+            results = fuzz(
                 scorer, rows, examples=examples, seed=seed, only=law or (), skip=skip or ()
             )
         broken |= any(result.failure is not None for result in results)
@@ -120,13 +120,6 @@ def _as_json(result: LawResult) -> dict[str, Any]:
         "applied": result.applied,
     }  # fmt: skip
     if result.failure is not None:
-        rows = [{name: _plain(value) for name, value in row.items()} for row in result.failure.rows]
-        found.update(message=result.failure.message, rows=rows, row=result.failure.row)
+        failure = result.failure
+        found.update(message=failure.message, rows=failure.rows, row=failure.row)
     return found
-
-
-def _plain(value: Any) -> Any:
-    """A text that UTF-8 can carry: lone surrogates as their escapes."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value

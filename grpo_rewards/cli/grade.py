@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 
 from grpo_rewards.cli.options import AsJson, File, err, opened, out, print_json
-from grpo_rewards.data.reader import open_dataset
+from grpo_rewards.data.bindings import BATCH_ROWS
+from grpo_rewards.data.kinds import open_dataset
 from grpo_rewards.errors import RewardError
 from grpo_rewards.explain.row import shorten
 from grpo_rewards.rules.format.matching import Format, Match
@@ -21,7 +22,7 @@ from grpo_rewards.rules.math.equality import equal
 from grpo_rewards.scoring.grading import Grade, check_golds, grade_batch
 
 
-def grade(
+def grade_command(
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -63,7 +64,8 @@ def _grade_pair(gold: str, text: str, as_json: bool) -> None:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    return [row for batch in open_dataset(file).batches(1024, columns={}) for row in batch.rows]
+    with open_dataset(file) as dataset:
+        return [row for batch in dataset.batches(BATCH_ROWS, columns={}) for row in batch.rows]
 
 
 def _grade_file(file: Path, as_json: bool) -> None:
@@ -128,8 +130,9 @@ def _kinds(rows: Sequence[dict[str, Any]], failures: Sequence[int]) -> Table:
 
 
 def _check_golds(data: Path, column: str, as_json: bool) -> None:
-    batches = open_dataset(data).batches(1024, columns={"gold": column})
-    values = ["" if g is None else str(g) for batch in batches for g in batch.columns["gold"]]
+    with open_dataset(data) as dataset:
+        batches = dataset.batches(BATCH_ROWS, columns={"gold": column})
+        values = ["" if g is None else str(g) for batch in batches for g in batch.columns["gold"]]
     found = check_golds(values)
     if as_json:
         print_json({"golds": len(values), "unreadable": [list(row) for row in found]})
@@ -140,7 +143,7 @@ def _check_golds(data: Path, column: str, as_json: bool) -> None:
     raise typer.Exit(1 if found else 0)
 
 
-def show_format(
+def format_command(
     ruleset: File,
     name: Annotated[str, typer.Argument(help="A format of the ruleset.")],
     text: Annotated[str, typer.Option("--text", help="What to match.")],

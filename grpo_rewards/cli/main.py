@@ -1,44 +1,56 @@
-"""The command line: `grpo-rewards VERB …`. Exit codes: 0 ok, 1 a finding, 2 wrong usage."""
+"""The command line: `grpo-rewards VERB …`. Exit codes: 0 ok, 1 a finding, 2 wrong usage.
+
+A command is a function named after its verb in a module of this folder, and an entry of `COMMANDS`.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import typer
-from rich.table import Table
 
-from grpo_rewards.audit.test_blocks import TestResult, run_tests
-from grpo_rewards.cli import audit, fuzz, grade, report, score, serve
-from grpo_rewards.cli.options import (
-    AllowExtern,
-    AsJson,
-    File,
-    Files,
-    Group,
-    Mapping,
-    RunProgress,
-    Settings,
-    Step,
-    err,
-    opened,
-    out,
-    pairs,
-    print_json,
+from grpo_rewards.cli.audit import attack_command, calibrate_command, diff_command
+from grpo_rewards.cli.explain import explain_command
+from grpo_rewards.cli.fuzz import fuzz_command
+from grpo_rewards.cli.grade import format_command, grade_command
+from grpo_rewards.cli.options import err, tell_options
+from grpo_rewards.cli.report import report_command
+from grpo_rewards.cli.rulesets import check_command, fmt_command, rules_command, test_command
+from grpo_rewards.cli.score import INTERRUPTED, score_command
+from grpo_rewards.cli.serve import serve_command
+from grpo_rewards.errors import MissingFileError, OverwriteError, RewardError
+from grpo_rewards.lsp.server import lsp_command
+
+
+class Command(NamedTuple):
+    """A verb, the function that it runs, and the group under which `--help` lists it. The
+    function's docstring is the help of the command, its parameters are arguments and options."""
+
+    verb: str
+    function: Callable[..., None]
+    group: str
+
+
+#: Every command, in the order of `--help` and of the README's table.
+COMMANDS = (
+    Command("check", check_command, "Write rulesets"),
+    Command("fmt", fmt_command, "Write rulesets"),
+    Command("test", test_command, "Write rulesets"),
+    Command("score", score_command, "Score data"),
+    Command("explain", explain_command, "Score data"),
+    Command("attack", attack_command, "Examine a ruleset"),
+    Command("fuzz", fuzz_command, "Examine a ruleset"),
+    Command("diff", diff_command, "Examine a ruleset"),
+    Command("calibrate", calibrate_command, "Examine a ruleset"),
+    Command("grade", grade_command, "Look at one text"),
+    Command("format", format_command, "Look at one text"),
+    Command("rules", rules_command, "Write rulesets"),
+    Command("report", report_command, "Score data"),
+    Command("serve", serve_command, "Score data"),
+    Command("lsp", lsp_command, "Write rulesets"),
 )
-from grpo_rewards.compiler.graph import Graph
-from grpo_rewards.compiler.statements import check as check_ruleset
-from grpo_rewards.data.file_scoring import read_row
-from grpo_rewards.errors import OverwriteError, RewardError
-from grpo_rewards.explain.marks import look, marked, marks, remarks
-from grpo_rewards.explain.row import explain_row
-from grpo_rewards.lsp import server
-from grpo_rewards.rules.catalog import CATALOG
-from grpo_rewards.scoring.inputs import ambient, text_of
-from grpo_rewards.syntax.files import parse_file, read_text
-from grpo_rewards.syntax.formatter import format_text
 
 app = typer.Typer(
     name="grpo-rewards",
@@ -47,223 +59,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for verb, function, group in COMMANDS:
+    app.command(verb, rich_help_panel=group)(function)
 
 
 def main() -> None:
-    """Entry point: what the library raises becomes one message and exit code 1, or 2 where
-    the command itself is at fault: it would write over what it reads."""
+    """Entry point: what the library raises becomes one message and exit code 1, or 2 where the
+    command itself is at fault: it names a file that is not there, or would write over its input."""
     try:
         app()
     except RewardError as error:
+        tell_options(error)
         err.print(str(error), markup=False)
-        sys.exit(2 if isinstance(error, OverwriteError) else 1)
+        sys.exit(2 if isinstance(error, MissingFileError | OverwriteError) else 1)
     except KeyboardInterrupt:
         err.print("stopped")
-        sys.exit(score.INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `| head` has seen enough
         sys.exit(0)
-
-
-@app.command()
-def check(files: Files, as_json: AsJson = False) -> None:
-    """Parse and type-check rulesets; show the range and level of every score.
-
-    Every mistake of a file is reported in one run, with its place and a hint.
-    """
-    failed = False
-    for path in files:
-        parsed = parse_file(path)
-        graph, findings = check_ruleset(parsed)
-        errors = [finding for finding in findings if finding.severity == "error"]
-        failed |= bool(errors)
-        if as_json:
-            print_json(_check_json(path, graph, findings, parsed.source))
-            continue
-        for finding in findings:
-            err.print(finding.show(parsed.source), markup=False)
-        if errors:
-            plural = "s" if len(errors) > 1 else ""
-            err.print(f"{path}: {len(errors)} error{plural}", markup=False)
-        else:
-            out.print(_check_table(path, graph))
-    raise typer.Exit(1 if failed else 0)
-
-
-def _check_json(path: Path, graph: Graph, findings: Sequence[Any], source: Any) -> dict[str, Any]:
-    rows = []
-    for finding in findings:
-        line, column = source.line_col(finding.place.start)
-        rows.append(
-            {
-                "code": finding.code, "severity": finding.severity, "message": finding.message,
-                "line": line, "column": column, "hint": finding.hint,
-            }
-        )  # fmt: skip
-    ok = not any(finding.severity == "error" for finding in findings)
-    result: dict[str, Any] = {"file": str(path), "ok": ok, "findings": rows}
-    if ok:
-        result["hash"] = graph.hash()
-        result["scores"] = {
-            name: {
-                "range": [graph.ranges[name].lo, graph.ranges[name].hi],
-                "level": graph[number].level.label,
-            }
-            for name, number in graph.columns.items()
-        }
-    return result
-
-
-def _check_table(path: Path, graph: Graph) -> Table:
-    table = Table(title=f"{path}  {graph.name}  {graph.hash()[:12]}", title_justify="left")
-    for heading in ("score", "range", "level", "cost"):
-        table.add_column(heading)
-    costs = ("arithmetic", "scan", "parse", "search")
-    for name, number in graph.columns.items():
-        node = graph[number]
-        style = "bold" if name == "reward" else None
-        table.add_row(
-            name, str(graph.ranges[name]), node.level.label, costs[min(node.cost, 3)], style=style
-        )
-    return table
-
-
-@app.command()
-def fmt(
-    files: Files,
-    check_only: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 where a file would change.")
-    ] = False,
-) -> None:
-    """Write rulesets in canonical form; comments are kept."""
-    changed = False
-    for path in files:
-        text = read_text(path)
-        formatted = format_text(text, name=str(path))
-        if formatted == text:
-            continue
-        changed = True
-        if not check_only:
-            path.write_text(formatted, encoding="utf-8")
-        out.print(f"{'would reformat' if check_only else 'reformatted'} {path}", markup=False)
-    raise typer.Exit(1 if changed and check_only else 0)
-
-
-@app.command()
-def test(
-    files: Files,
-    settings: Settings = None,
-    allow_extern: AllowExtern = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run the test blocks of rulesets."""
-    failed = False
-    for path in files:
-        with opened(path, settings, allow_extern=allow_extern) as scorer:
-            results = run_tests(scorer, folder=path.parent)
-        failed |= not all(result.passed for result in results)
-        if as_json:
-            print_json({"file": str(path), "tests": [_test_json(result) for result in results]})
-            continue
-        for result in results:
-            _show_test(path, result)
-        passed = sum(result.passed for result in results)
-        out.print(f"{path}: {passed} passed, {len(results) - passed} failed", markup=False)
-    raise typer.Exit(1 if failed else 0)
-
-
-def _test_json(result: TestResult) -> dict[str, Any]:
-    failures = [
-        {"expect": f.expect, "row": f.row, "scores": dict(f.scores)} for f in result.failures
-    ]
-    return {"name": result.name, "rows": result.rows, "ok": result.passed, "failures": failures}
-
-
-def _show_test(path: Path, result: TestResult) -> None:
-    if result.passed:
-        return
-    err.print(f'{path}: test "{result.name}" failed', markup=False)
-    for failure in result.failures[:10]:
-        where = f" (row {failure.row})" if result.rows > 1 else ""
-        err.print(f"  {failure.expect}{where}", markup=False)
-        for name, value in failure.scores.items():
-            err.print(f"    {name} = {value}", markup=False)
-
-
-@app.command()
-def explain(
-    ruleset: File,
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="A dataset.")] = None,
-    row: Annotated[int, typer.Option("--row", min=0, help="Which row of it, from 0.")] = 0,
-    mapping: Mapping = None,
-    settings: Settings = None,
-    step: Step = None,
-    progress: RunProgress = None,
-    group: Group = None,
-    allow_extern: AllowExtern = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show why a row of a dataset got its reward: the tree, and what is wrong in the completion
-    (another language, the place where a format is left; in colour on a terminal).
-
-    Without a dataset, the plan of the ruleset.
-    """
-    with opened(ruleset, settings, allow_extern=allow_extern) as scorer:
-        if data is None:
-            plan = scorer.explain()
-            print_json({"plan": plan}) if as_json else out.print(plan, markup=False)
-            return
-        columns, mates = read_row(scorer, data, row, mapping=pairs(mapping, "--map"), group=group)
-        if scorer.needs_groups and group is None:
-            hint = "name the column of group ids with --group"
-            err.print(f"the ruleset looks at groups: {hint}; here the row is alone", markup=False)
-        columns.update(ambient(step, progress))
-        if as_json:
-            why, found = look(scorer, columns, mates)
-            print_json({"why": why, "marks": found})
-            return
-        for explanation in explain_row(scorer, columns, mates):
-            out.print(explanation.to_tree())
-        text = text_of(columns.get("completion"))
-        found = marks(scorer, columns, mates)
-        if out.is_terminal:
-            out.print(marked(text, found))
-        for line in remarks(text, found):
-            out.print(line, markup=False)
-
-
-@app.command()
-def rules(
-    name: Annotated[str | None, typer.Argument(help="A rule, or the start of its name.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List the catalog of rules: signature, range, cost and an example."""
-    found = [rule for key, rule in sorted(CATALOG.items()) if key.startswith(name or "")]
-    if not found:
-        err.print(f"no rule `{name}`\n  hint: `grpo-rewards rules` lists them", markup=False)
-        raise typer.Exit(1)
-    if as_json:
-        for rule in found:
-            print_json({"name": rule.name, "signature": rule.signature, "doc": rule.doc})
-        return
-    if name in CATALOG:
-        rule = CATALOG[name]
-        out.print(f"{rule.signature}\n\n{rule.doc}", markup=False)
-        if rule.example:
-            out.print(f"\nexample: {rule.example}", markup=False)
-        return
-    table = Table()
-    table.add_column("rule")
-    table.add_column("what it gives")
-    for rule in found:
-        table.add_row(rule.signature, rule.doc.split("\n")[0])
-    out.print(table)
-
-
-for command in (audit.attack, audit.diff, audit.calibrate, grade.grade):
-    app.command()(command)
-app.command(name="format")(grade.show_format)
-app.command()(score.score)
-app.command()(serve.serve)
-app.command()(fuzz.fuzz)
-app.command()(report.report)
-app.command(name="lsp")(server.lsp_command)

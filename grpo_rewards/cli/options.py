@@ -1,9 +1,8 @@
-"""What the commands share: consoles, options, JSON on a line, a ruleset opened and closed."""
+"""What the commands share: consoles, options and their values, JSON on a line, an open ruleset."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from grpo_rewards.data.bindings import unknown_inputs
+from grpo_rewards.errors import BatchError, RewardError
+from grpo_rewards.json_text import json_safe
 from grpo_rewards.scoring.scorer import Scorer, load
 
 out = Console(highlight=False, soft_wrap=True)
@@ -51,27 +53,39 @@ AllowExtern = Annotated[
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), ensure_ascii=False))  # noqa: T201 - a machine reads this
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    """Print a value as one line of JSON, for a machine to read."""
+    text = json.dumps(json_safe(value), ensure_ascii=False)
+    # UTF-8 has no lone surrogates; what Python writes for one is also JSON's escape of it.
+    print(text.encode("utf-8", "backslashreplace").decode())  # noqa: T201
 
 
 def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     """`["a=b"]` → `{"a": "b"}`."""
-    pairs: dict[str, str] = {}
+    found: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
-        pairs[name.strip()] = value
-    return pairs
+        found[name.strip()] = value
+    return found
+
+
+def mapped(scorer: Scorer, texts: Sequence[str] | None) -> dict[str, str]:
+    """The values of `--map`: columns by the inputs of the ruleset that they feed."""
+    mapping = pairs(texts, "--map")
+    unknown = unknown_inputs(scorer, mapping)
+    if unknown:
+        message = f"the ruleset has no input {unknown[0]!r}; it has {', '.join(scorer.inputs)}"
+        raise typer.BadParameter(message, param_hint="--map")
+    return mapping
+
+
+def tell_options(error: RewardError) -> None:
+    """Let the hint of an error that misses an input name the option that passes it."""
+    if isinstance(error, BatchError) and error.missing:
+        options = {"step": "--step 100", "progress": "--progress 0.5", "group": "--group COLUMN"}
+        option = options.get(error.missing, f"--map {error.missing}=COLUMN")
+        error.tell_remedy(f"pass {option}")
 
 
 @contextmanager
@@ -83,7 +97,8 @@ def opened(
     allow_extern: bool = False,
     memo: Path | None = None,
 ) -> Iterator[Scorer]:
-    if allow_extern:
+    """The scorer of a ruleset with the params of `--set`, closed at the end."""
+    if allow_extern:  # its modules may stand beside the ruleset
         sys.path.insert(0, str(path.resolve().parent))
     params = pairs(settings, "--set")
     with load(path, params=params, workers=workers, allow_extern=allow_extern, memo=memo) as scorer:

@@ -23,7 +23,7 @@ from grpo_rewards.errors import RewardError, refuse_overwriting
 from grpo_rewards.report.scores_page import scores_report
 
 
-def report(
+def report_command(
     scores: Annotated[
         list[Path],
         typer.Argument(metavar="SCORES [OTHER]", help="What `score -o` wrote; two are compared."),

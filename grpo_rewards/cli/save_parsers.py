@@ -1,6 +1,6 @@
 """`make tables`: saves the table of every grammar beside it."""
 
-from grpo_rewards.rules.math.latex.parser import compile_grammar as compile_latex
+from grpo_rewards.rules.math.latex.parser import compile_latex
 from grpo_rewards.syntax import saved_parsers
 from grpo_rewards.syntax.parser import compile_reward_grammar
 

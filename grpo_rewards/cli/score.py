@@ -25,15 +25,15 @@ from grpo_rewards.cli.options import (
     Settings,
     Step,
     err,
+    mapped,
     opened,
     out,
-    pairs,
     print_json,
 )
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.data.file_scoring import Stopped, Task, score_file
-from grpo_rewards.data.processes import Engine, Processes
-from grpo_rewards.data.reader import Shard, open_dataset
+from grpo_rewards.data.processes import BatchExecutor, Processes
+from grpo_rewards.data.reader import Reader, Shard
 from grpo_rewards.data.resume import files_of
 from grpo_rewards.data.speedscope import write_profile
 from grpo_rewards.data.statistics import Totals
@@ -42,7 +42,7 @@ from grpo_rewards.scoring.dataset_checks import CheckResult, Checks
 from grpo_rewards.scoring.memo import database_files
 from grpo_rewards.scoring.scorer import Scorer
 
-INTERRUPTED = 130  # as shells say of a program that ^C ended
+INTERRUPTED = 130  # the exit code that shells give a program that ^C ended
 _OP_CHARS = 24  # of an op in a table that fits 80 columns
 
 Output = Annotated[
@@ -84,7 +84,7 @@ Profile = Annotated[
 ]
 
 
-def score(
+def score_command(
     ruleset: File,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="JSONL (.gz, .zst) or Parquet.")],
     output: Output = None,
@@ -116,31 +116,29 @@ def score(
     if resume and output is None:
         raise typer.BadParameter("there is no OUT to go on with", param_hint="--resume")
     refuse_overwriting([data, ruleset], _written(output, profile, memo))
-    task = Task(
-        mapping=pairs(mapping, "--map"),
-        group=group,
-        step=step,
-        progress=progress,
-        limit=limit,
-        shard=_shard(shard),
-        on_bad_line="skip" if skip_bad_lines else "error",
-    )
+    part = _shard(shard)
     with (
         opened(ruleset, settings, workers, allow_extern=allow_extern, memo=memo) as scorer,
-        _progress(data, not as_json) as advance,
+        _ProgressBar(is_shown=not as_json) as bar,
         _stoppable(),
         _engine(scorer, engine, processes, address) as elsewhere,
     ):
         checks = Checks(scorer) if run_checks else None
+        task = Task(
+            mapping=mapped(scorer, mapping), group=group, step=step, progress=progress,
+            limit=limit, shard=part, on_bad_line="skip" if skip_bad_lines else "error",
+        )  # fmt: skip
         totals = score_file(
             scorer, data, output, task,
-            resume=resume, checks=checks, engine=elsewhere, progress=advance,
+            resume=resume, checks=checks, executor=elsewhere,
+            opened=bar.begin, progress=bar.advance,
         )  # fmt: skip
     if profile is not None:
         write_profile(profile, totals, scorer.graph)
     results = checks.results() if checks else []
     if as_json:
-        print_json(_as_json(totals, scorer, output, results))
+        counted = {"duplicate_keys": totals.duplicate_keys} if checks else {}
+        print_json({**_as_json(totals, scorer, output, results), **counted})
     else:
         _show(totals, scorer.graph, output, ops=ops)
         for result in results:
@@ -159,14 +157,14 @@ def _written(output: Path | None, profile: Path | None, memo: Path | None) -> li
 
 def _engine(
     scorer: Scorer, kind: str, processes: int | None, address: str | None
-) -> AbstractContextManager[Engine | None]:
-    """Who scores the batches: None stands for this process."""
+) -> AbstractContextManager[BatchExecutor | None]:
+    """What scores the batches; None stands for this process."""
     if kind not in ("local", "ray"):
         raise typer.BadParameter(f"{kind!r} is neither local nor ray", param_hint="--engine")
     if kind == "ray":
-        from grpo_rewards.data.ray_data import RayEngine
+        from grpo_rewards.data.ray_data import RayActors
 
-        return RayEngine(scorer, actors=processes, address=address)
+        return RayActors(scorer, actors=processes, address=address)
     if address is not None:
         raise typer.BadParameter("goes with --engine ray", param_hint="--address")
     return nullcontext() if processes is None or processes == 1 else Processes(scorer, processes)
@@ -184,7 +182,7 @@ def _shard(text: str | None) -> Shard | None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """^C is no failure: it says what is kept."""
+    """Turns an interrupt into a message that says what is kept, instead of a failure."""
     try:
         yield
     except Stopped as stopped:
@@ -193,17 +191,33 @@ def _stoppable() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-@contextmanager
-def _progress(data: Path, visible: bool) -> Iterator[Any]:
-    """A bar of rows on standard error."""
-    columns = (
-        TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, disable=not visible, transient=True) as bar:
-        total = open_dataset(data).count() if visible and err.is_terminal else None
-        task = bar.add_task("score", total=total)
-        yield lambda rows: bar.advance(task, rows)
+class _ProgressBar:
+    """A bar of scored rows on standard error, where somebody sees it."""
+
+    def __init__(self, *, is_shown: bool) -> None:
+        columns = (
+            TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=err, disable=not is_shown, transient=True)
+        self._task = self._bar.add_task("score", total=None)
+        self._counts = is_shown and err.is_terminal  # counting the rows of a long file takes time
+
+    def begin(self, dataset: Reader) -> None:
+        """Say how many rows there will be."""
+        if self._counts:
+            self._bar.update(self._task, total=dataset.count())
+
+    def advance(self, rows: int) -> None:
+        """Add rows that are scored."""
+        self._bar.advance(self._task, rows)
+
+    def __enter__(self) -> _ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
 
 def _show(totals: Totals, graph: Graph, output: Path | None, *, ops: bool) -> None:
@@ -211,8 +225,9 @@ def _show(totals: Totals, graph: Graph, output: Path | None, *, ops: bool) -> No
     if ops:
         out.print(_ops_table(totals, graph))
     skipped = f", {totals.skipped:,} unreadable lines passed over" if totals.skipped else ""
+    doubled = f", {totals.duplicate_keys:,} with a key twice" if totals.duplicate_keys else ""
     arrow = f" → {output}" if output else ""
-    out.print(f"{totals.rows:,} rows{skipped}{arrow}", markup=False)
+    out.print(f"{totals.rows:,} rows{doubled}{skipped}{arrow}", markup=False)
     for warning in totals.warnings:
         hint = f"\n  hint: {warning.hint}" if warning.hint else ""
         out.print(f"warning: {warning}{hint}", markup=False, highlight=False, soft_wrap=True)
@@ -231,7 +246,7 @@ def _table(totals: Totals, graph: Graph) -> Table:
 
 
 def _ops_table(totals: Totals, graph: Graph) -> Table:
-    """A row per op; `slow` are the distinct items that went to the workers."""
+    """A row per op; `slow` counts the distinct items that went to worker processes."""
     table = Table()
     table.add_column("op", no_wrap=True)
     for heading in ("rows", "hits", "slow", "nulls", "kills", "seconds"):

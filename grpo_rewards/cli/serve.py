@@ -14,7 +14,7 @@ from grpo_rewards.errors import RewardError
 from grpo_rewards.limits import MAX_BODY_BYTES, MAX_QUEUE
 
 
-def serve(
+def serve_command(
     ruleset: File,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
@@ -49,12 +49,10 @@ def serve(
         from grpo_rewards.server.app import ServeConfig, make_app
     except ImportError as error:
         message = f"serving needs {error.name}"
-        raise RewardError(f'{message}\n  hint: pip install "grpo-rewards[serve]"') from None
+        raise RewardError(message, hint='pip install "grpo-rewards[serve]"') from None
     if not token and not _is_loopback(host):
-        raise RewardError(
-            f"{host} can be reached by others, and there is no token"
-            "\n  hint: set GRPO_REWARDS_TOKEN, or listen on 127.0.0.1"
-        )
+        hint = "set GRPO_REWARDS_TOKEN, or listen on 127.0.0.1"
+        raise RewardError(f"{host} can be reached by others, and there is no token", hint=hint)
     limits = ServeConfig(
         token=token, deadline_s=deadline, max_body_bytes=int(max_body_mb * 2**20),
         max_queue=queue, threads=threads, allow_upload=allow_upload,
@@ -80,11 +78,12 @@ def _bound(host: str, port: int) -> socket.socket:
         )
     except OSError as error:
         message = f"{host}:{port}: {error.strerror or error}"
-        raise RewardError(f"{message}\n  hint: another --port, or 0 for any free one") from None
+        raise RewardError(message, hint="another --port, or 0 for any free one") from None
 
 
 def _leave(number: int, frame: object) -> None:
-    """uvicorn drains on a signal and then raises it again: by then all is done, and 0 is right."""
+    """Ignore a signal. uvicorn finishes its requests on one and then raises it again; by then all
+    is done, and the exit code is to be 0."""
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,7 +20,8 @@ from grpo_rewards.compiler.ranges import tight_interval
 from grpo_rewards.compiler.scope import Function, Scope, name_defined, nearest
 from grpo_rewards.errors import Finding, Place, Problem, RulesetError
 from grpo_rewards.rules.catalog import CATALOG
-from grpo_rewards.rules.format import matching as formats
+from grpo_rewards.rules.format.grammars import FormatError
+from grpo_rewards.rules.format.matching import compile_format
 from grpo_rewards.rules.rule import parse_type
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.parser import Parsed, parse_expr_text
@@ -319,8 +320,8 @@ class _Checker:
         body = statement.body if path is None else self._format_file(statement, path)
         start = statement.body_place.start
         try:
-            compiled = formats.compile_format(statement.name, statement.kind, body, **options)
-        except formats.FormatError as error:
+            compiled = compile_format(statement.name, statement.kind, body, **options)
+        except FormatError as error:
             if path is not None:
                 line = body.count("\n", 0, error.offset) + 1
                 message = f"{path}:{line}: {error.message}"

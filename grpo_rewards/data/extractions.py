@@ -21,7 +21,7 @@ _END_CHARS = 60  # of a row's last line
 
 
 @dataclass(frozen=True, slots=True)
-class Unfound:
+class EmptyExtraction:
     """An extraction of a score that found something in `found` of the `rows` where it was tried.
     `does` says what it looks for, `reads` is the input that it reads."""
 
@@ -36,7 +36,7 @@ class Unfound:
         many = f"only {self.found:,}" if self.found else "none"
         return f"`{self.score}`: {self.does} found something in {many} of {self.rows:,} rows"
 
-    def seen(self, value: Any) -> Unfound:
+    def seen(self, value: Any) -> EmptyExtraction:
         """With a hint at what a first row of the data has instead."""
         lines = [line.strip() for line in text_of(value).splitlines() if line.strip()]
         has = f"ends in {lines[-1][-_END_CHARS:]!r}" if lines else "is empty"
@@ -44,10 +44,10 @@ class Unfound:
         return replace(self, hint=f"`{self.reads}` of the first row {has}; read {ways}")
 
 
-def unfound(graph: Graph, stats: Mapping[int, OpStats]) -> list[Unfound]:
+def empty_extractions(graph: Graph, stats: Mapping[int, OpStats]) -> list[EmptyExtraction]:
     """The extractions that found something in less than MIN_FOUND_SHARE of their rows, by what
     every op came to."""
-    found: list[Unfound] = []
+    found: list[EmptyExtraction] = []
     blamed: set[int] = set()
     for members in _judged(graph):
         known = [number for number in members if number in stats]
@@ -91,11 +91,11 @@ def _is_extraction(graph: Graph, number: int) -> bool:
     return graph[number].title.startswith("extract.")
 
 
-def _told(graph: Graph, members: list[int], rows: int, finds: int) -> Unfound:
+def _told(graph: Graph, members: list[int], rows: int, finds: int) -> EmptyExtraction:
     score = next(n for n, root in graph.columns.items() if members[0] in graph.reachable([root]))
     does = " ?? ".join(_spelled(graph, number) for number in members)
     reads = next(iter(graph.inputs_of(members)), "")
-    return Unfound(score, does[:_DOES_CHARS], reads, rows, finds)
+    return EmptyExtraction(score, does[:_DOES_CHARS], reads, rows, finds)
 
 
 def _spelled(graph: Graph, number: int) -> str:

@@ -1,4 +1,7 @@
-"""Scoring a whole file: rows in, rows and scores out, a summary at the end; from any place on."""
+"""Scoring a whole file: rows in, rows and scores out, a summary at the end.
+
+A run that stops can be resumed, and then gives the same file as a run that does not.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_rewards.data.extractions import Unfound, unfound
-from grpo_rewards.data.group_ids import group_key
-from grpo_rewards.data.processes import Engine, Pending
-from grpo_rewards.data.reader import Batch, Position, Shard, open_dataset
+from grpo_rewards.data.bindings import BATCH_ROWS, column_paths
+from grpo_rewards.data.extractions import EmptyExtraction, empty_extractions
+from grpo_rewards.data.kinds import open_dataset, open_writer
+from grpo_rewards.data.processes import BatchExecutor, Pending
+from grpo_rewards.data.reader import Batch, Position, Reader, Shard
 from grpo_rewards.data.resume import Journal, files_of
 from grpo_rewards.data.statistics import Totals
-from grpo_rewards.data.writer import Output, open_output
+from grpo_rewards.data.writer import Output, Writer, bool_scores
 from grpo_rewards.errors import BatchError, RewardError, RuleError, refuse_overwriting
 from grpo_rewards.scoring.dataset_checks import Checks
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.memo import code_digest
 from grpo_rewards.scoring.scorer import Scorer
 from grpo_rewards.scoring.scores import Scores
-from grpo_rewards.types import Level
-
-BATCH_ROWS = 512  # large enough to pay for a batch, small enough to show progress
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,28 +50,6 @@ class Task:
     batch_rows: int = BATCH_ROWS
 
 
-def column_paths(scorer: Scorer, mapping: Mapping[str, str], fields: list[str]) -> dict[str, str]:
-    """Where each input of a ruleset comes from: what the caller maps, else the first of its
-    sources that the file has, else its own name; the step of a run need not be in it."""
-    paths: dict[str, str] = {}
-    for name in scorer.inputs:
-        spec = scorer.graph.inputs[name]
-        mapped = [source for source in spec.names if source in mapping]
-        present = [source for source in spec.names if source in fields]
-        if mapped:
-            paths[name] = mapping[mapped[0]]
-        elif present:
-            paths[name] = present[0]
-        elif not spec.has_default and spec.level != Level.CONST:
-            paths[name] = spec.sources[0]  # the dataset says that it is missing
-    known = {source for name in scorer.inputs for source in scorer.graph.inputs[name].names}
-    unknown = set(mapping) - known
-    if unknown:
-        hint = f"hint: it has {', '.join(scorer.inputs)}"
-        raise BatchError(f"--map {min(unknown)}: the ruleset has no such input\n  {hint}")
-    return paths
-
-
 def score_file(
     scorer: Scorer,
     source: Path,
@@ -79,98 +58,98 @@ def score_file(
     *,
     resume: bool = False,
     checks: Checks | None = None,
-    engine: Engine | None = None,
+    executor: BatchExecutor | None = None,
+    opened: Callable[[Reader], None] = lambda dataset: None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Totals:
     """Scores the rows of `source` into `target` (or nowhere), in constant memory.
 
     The file appears whole, at the end. A run that is stopped or fails keeps its scored rows beside
-    `target`; with `resume` they are gone on from, and the file is what an uncut run gives, to the
-    byte. `checks` are fed on the way; with an `engine`, which scores elsewhere, there can be none.
-    Raises BatchError in one line for whatever is wrong with the data, OverwriteError where `target`
-    is `source`, and `Stopped` for an interrupt.
+    `target`; with `resume` it goes on from there, and the file is what an uninterrupted run gives,
+    to the byte. `checks` are fed on the way, and rows with a key that stands twice counted then;
+    with an `executor`, which scores elsewhere, there can be none. `opened` is told the open dataset
+    before the first row is scored, `progress` the number of rows of each batch. Raises BatchError,
+    with the place where the data are at fault; OverwriteError where `target` is `source`; and
+    `Stopped` for an interrupt.
     """
+    task = task or Task()
+    if checks is not None and executor is not None:
+        hint = "leave --processes and --engine away"
+        raise BatchError("checks of a dataset are asserted in one process", hint=hint)
     if target is not None:
         refuse_overwriting([source], files_of(target))
-    run = _Run(scorer, source, target, task or Task(), checks, engine)
-    try:
-        run.open(resume)
-        progress(run.totals.rows)
-        for rows in run.steps():
-            progress(rows)
-        return run.finish()
-    except KeyboardInterrupt:
-        raise Stopped(run.keep()) from None
-    except RewardError as error:
-        kept = run.keep()
-        if not kept:
+    with open_dataset(
+        source, on_bad_line=task.on_bad_line, counts_duplicate_keys=checks is not None
+    ) as dataset:
+        opened(dataset)
+        run = _FileScoring(scorer, dataset, target, task, checks, executor)
+        try:
+            run.open(resume)
+            progress(run.totals.rows)
+            for rows in run.steps():
+                progress(rows)
+            return run.finish()
+        except KeyboardInterrupt:
+            raise Stopped(run.keep()) from None
+        except RewardError as error:
+            if kept := run.keep():
+                error.hints.append(f"{kept:,} scored rows are kept: go on with --resume")
             raise
-        hint = f"{kept:,} scored rows are kept: go on with --resume"
-        raise type(error)(*_with_hint(error, hint)) from error
-    except BaseException:
-        run.keep()
-        raise
+        except BaseException:
+            run.keep()
+            raise
 
 
-def _with_hint(error: RewardError, hint: str) -> tuple[Any, ...]:
-    """The arguments of the same error with one more hint."""
-    if isinstance(error, RuleError):
-        return error.rule, error.row, f"{error.cause}\n  hint: {hint}"
-    return (f"{error}\n  hint: {hint}",)
-
-
-class _Run:
+class _FileScoring:
     """One file being scored: where it is, what it came to, what is written."""
 
     def __init__(
         self,
         scorer: Scorer,
-        source: Path,
+        dataset: Reader,
         target: Path | None,
         task: Task,
         checks: Checks | None,
-        engine: Engine | None,
+        executor: BatchExecutor | None,
     ) -> None:
-        if checks is not None and engine is not None:
-            hint = "hint: leave --processes and --engine away"
-            raise BatchError(f"checks of a dataset are asserted in one process\n  {hint}")
         self._scorer = scorer
         self._task = task
         self._checks = checks
-        self._engine = engine
+        self._executor = executor
         self.totals = Totals()
-        self._dataset = open_dataset(source, on_bad_line=task.on_bad_line)
-        self._paths = column_paths(scorer, task.mapping or {}, self._dataset.fields())
+        self._dataset = dataset
+        self._paths = column_paths(scorer, task.mapping or {}, dataset.fields())
         self._group = self._group_column()
         self._position = Position()
         self._journal: Journal | None = None
-        self._output: Output | None = None
-        self._complete = False
+        self._writer: Writer | None = None
+        self._is_complete = False
         self._skipped_before = 0
+        self._metadata: dict[str, Any] = {
+            "ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.versions
+        }  # fmt: skip
         if target is not None:
-            metadata: dict[str, Any] = {
-                "ruleset": scorer.graph.name, "hash": scorer.hash, **scorer.engine
-            }  # fmt: skip
-            self._metadata = metadata
-            self._output = open_output(target, self._dataset, scorer.graph, metadata)
+            output = Output(dataset.schema, bool_scores(scorer.graph), self._metadata)
+            self._writer = open_writer(target, output)
             self._journal = Journal(target, self._identity())
 
     def _group_column(self) -> str | None:
         """The column of group ids where groups have to be whole."""
-        needed = (self._checks or self._scorer).needs_groups
-        if needed and self._task.group is None:
+        is_needed = (self._checks or self._scorer).needs_groups
+        if is_needed and self._task.group is None:
             raise BatchError(
-                "the ruleset looks at whole groups, and no column of group ids is named"
-                "\n  hint: name it with --group COLUMN"
+                "the ruleset looks at whole groups, and no column of group ids is named",
+                missing="group",
+                remedy='name it: Task(group="COLUMN")',
             )
-        return self._task.group if needed or self._task.shard is not None else None
+        return self._task.group if is_needed or self._task.shard is not None else None
 
     def _identity(self) -> dict[str, Any]:
         """All that the bytes of the output depend on, besides the rows."""
         task = self._task
         return {
             "ruleset": self._scorer.hash,
-            "engine": {**self._scorer.engine, "rules": code_digest()},
+            "engine": {**self._scorer.versions, "rules": code_digest()},
             "binding": self._paths,
             "group": self._group,
             "step": task.step,
@@ -187,20 +166,21 @@ class _Run:
         state = self._journal.open(resume=resume) if self._journal is not None else None
         if not state:
             return
-        self._complete = bool(state.get("complete"))
+        self._is_complete = bool(state.get("complete"))
         if "position" not in state:  # a shard without rows
             return
-        assert self._output is not None
+        assert self._writer is not None
         self._position = Position(**state["position"])
-        self.totals.skipped = self._skipped_before = self._position.skipped
         self.totals.restore(state["totals"])
-        self._output.restore(state["output"])
+        self.totals.skipped = self._skipped_before = self._position.skipped
+        self.totals.duplicate_keys = self._position.duplicate_keys
+        self._writer.restore(state["output"])
         if self._checks is not None:
             self._checks.restore(state["checks"])
 
     def steps(self) -> Iterator[int]:
-        """Scores a batch at a time; the number of its rows."""
-        if self._complete:
+        """Scores a batch at a time; gives the number of its rows."""
+        if self._is_complete:
             return
         for batch, pending in self._ahead():
             with self.totals.timed("score"):
@@ -212,10 +192,10 @@ class _Run:
         self.totals.skipped = self._skipped_before + self._dataset.skipped
 
     def _ahead(self) -> Iterator[tuple[Batch, Pending | None]]:
-        """Batches in order, with what the engine is making of each; as many as keep it busy."""
+        """Batches in order, with what the executor is making of each; as many as keep it busy."""
         batches = self._batches()
         flying: deque[tuple[Batch, Pending | None]] = deque()
-        most = self._engine.ahead if self._engine is not None else 0
+        most = self._executor.ahead if self._executor is not None else 0
         trouble: RewardError | None = None
         while True:
             try:
@@ -226,7 +206,9 @@ class _Run:
                 break
             if batch is None:
                 break
-            pending = self._engine.submit(self._given(batch)) if self._engine is not None else None
+            pending = (
+                self._executor.submit(self._given(batch)) if self._executor is not None else None
+            )
             flying.append((batch, pending))
             if len(flying) > most:
                 yield flying.popleft()
@@ -253,88 +235,42 @@ class _Run:
             if pending is not None:
                 return pending.result()
             return (self._checks or self._scorer)(**self._given(batch))
-        except BatchError as error:
-            if error.row is None:
-                raise
-            message = str(error).replace(f", row {error.row}:", ":", 1)  # of the batch
-            raise BatchError(f"{batch.place(error.row)}: {message}") from None
-        except RuleError as error:
-            cause = f"{error.cause} ({batch.place(error.row)})"
-            raise RuleError(error.rule, self._position.rows + error.row, cause) from error
+        except (BatchError, RuleError) as error:
+            if error.row is not None:
+                error.place = batch.place(error.row)
+            raise
 
     def _write(self, batch: Batch, scores: Scores) -> None:
         self._position = batch.end
-        if self._journal is None or self._output is None:
+        self.totals.duplicate_keys = batch.end.duplicate_keys
+        if self._journal is None or self._writer is None:
             return
-        data = self._output.encode(batch, scores.to_columns())
+        data = self._writer.encode(batch, scores.to_columns())
         state = {
             "position": asdict(batch.end),
             "totals": self.totals.state(),
-            "output": self._output.state(),
+            "output": self._writer.state(),
             "checks": None if self._checks is None else self._checks.state(),
         }
         self._journal.add(len(batch), data, batch.groups, state)
 
     def finish(self) -> Totals:
         """The output appears, with what there is to warn of."""
-        found = unfound(self._scorer.graph, self.totals.stats)
+        found = empty_extractions(self._scorer.graph, self.totals.stats)
         self.totals.warnings = [self._with_first_row(warning) for warning in found]
-        if self._journal is not None and self._output is not None:
+        if self._journal is not None and self._writer is not None:
             if found:  # a report shows them
                 self._metadata["warnings"] = [f"{w}. {w.hint}" for w in self.totals.warnings]
             with self.totals.timed("write"):
-                self._journal.finish(self._output.write, self._metadata)
+                self._journal.finish(self._writer.write, self._metadata)
         return self.totals
 
-    def _with_first_row(self, warning: Unfound) -> Unfound:
+    def _with_first_row(self, warning: EmptyExtraction) -> EmptyExtraction:
         """With what the first row of the file has where the extraction reads."""
         columns = {name: path for name, path in self._paths.items() if name == warning.reads}
-        dataset = open_dataset(self._dataset.path, on_bad_line="skip")
-        first = next(dataset.batches(1, columns=columns, limit=1), None) if columns else None
+        first = next(self._dataset.batches(1, columns=columns, limit=1), None) if columns else None
         return warning if first is None else warning.seen(first.columns[warning.reads][0])
 
     def keep(self) -> int:
         """The run fails: how many rows a later one need not score again."""
         return 0 if self._journal is None else self._journal.keep()
-
-
-def read_rows(
-    scorer: Scorer,
-    source: Path,
-    *,
-    mapping: Mapping[str, str] | None = None,
-    extra: Mapping[str, str] | None = None,
-    limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """The inputs of a ruleset for the first rows of a dataset, a dict a row; `extra` names further
-    columns by their paths."""
-    dataset = open_dataset(source)
-    paths = {**column_paths(scorer, mapping or {}, dataset.fields()), **(extra or {})}
-    return [
-        {name: values[i] for name, values in batch.columns.items()}
-        for batch in dataset.batches(BATCH_ROWS, columns=paths, limit=limit)
-        for i in range(len(batch))
-    ]
-
-
-def read_row(
-    scorer: Scorer,
-    source: Path,
-    row: int,
-    *,
-    mapping: Mapping[str, str] | None = None,
-    group: str | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The inputs of one row of a dataset, by its number from 0, and those of the other rows of its
-    group, by a column of group ids."""
-    extra = {} if group is None else {_KEY: group}
-    limit = row + 1 if group is None else None
-    rows = read_rows(scorer, source, mapping=mapping, extra=extra, limit=limit)
-    if row >= len(rows):
-        raise BatchError(f"{source}: there is no row {row}; it has {len(rows)}")
-    keys = [group_key(one.pop(_KEY, None)) for one in rows]
-    mates = [one for i, one in enumerate(rows) if group and i != row and keys[i] == keys[row]]
-    return rows[row], mates
-
-
-_KEY = "group id"  # no input has a name with a space

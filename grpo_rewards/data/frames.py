@@ -1,8 +1,8 @@
 """Tables in memory: pandas frames and Arrow tables in, their scores out.
 
-What partitioned engines map over their parts (Dask, Spark, Ray Data) is made of these two
-functions and a `Scorer`, all of which pickle. Every part gives the same columns of the same types,
-whatever its rows came to.
+What Dask, Spark and Ray Data map over the parts of a table is made of `score_frame`, `score_table`
+and a `Scorer`, all of which pickle. Every part gives the same columns of the same types, whatever
+its rows came to.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_rewards.columns import Column
-from grpo_rewards.data.file_scoring import column_paths
+from grpo_rewards.data.bindings import column_paths
 from grpo_rewards.data.group_ids import group_key
 from grpo_rewards.data.reader import NOWHERE, lookup
+from grpo_rewards.data.writer import bool_scores, clash
 from grpo_rewards.errors import BatchError
 from grpo_rewards.scoring.inputs import ambient
 from grpo_rewards.scoring.scorer import Scorer, load
@@ -24,12 +25,12 @@ from grpo_rewards.scoring.scores import labels
 if TYPE_CHECKING:
     import pandas as pd
 
-SLICE_ROWS = 4096  # scored at once where groups need not be whole: bounds the memory on top
+SLICE_ROWS = 4096  # rows scored at once where groups need not be whole, to bound the memory
 
 
 @contextmanager
 def scorer_of(ruleset: Scorer | str | Path, **options: Any) -> Iterator[Scorer]:
-    """A scorer as it is, or the one of a `.reward` file, closed at the end."""
+    """A scorer as it is, or the one of a `.reward` file, which is closed at the end."""
     if isinstance(ruleset, Scorer):
         yield ruleset
         return
@@ -64,7 +65,7 @@ def score_frame(
         values = {name: _Lazy(column) for name, column in series.items()}
         found = _scored(scorer, values, len(frame), columns, group, ambient(step, progress))
         data: dict[str, Any] = {}
-        for name, is_bool in _kinds(scorer).items():
+        for name, is_bool in bool_scores(scorer.graph).items():
             dtype = "boolean" if is_bool else "Float64"
             data[name] = pd.array(_plain(found[name]), dtype=dtype)
         if status:
@@ -88,12 +89,12 @@ class _FrameScorer:
     def __call__(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for frame in frames:
             scores = score_frame(frame, self._scorer, **self._options)
-            refuse_clash(frame.columns, scores.columns)
+            refuse_names(frame.columns, scores.columns)
             yield frame.join(scores) if frame.index.is_unique else _beside(frame, scores)
 
 
 def _beside(frame: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """By position, where an index says a place twice."""
+    """Joined by position, for an index that has a label twice."""
     return frame.assign(**{name: scores[name].array for name in scores.columns})
 
 
@@ -101,7 +102,8 @@ def frame_schema(ruleset: Scorer, *, status: bool = True) -> pd.DataFrame:
     """An empty frame of what `score_frame` gives: the `meta` that Dask asks for."""
     import pandas as pd
 
-    types = {name: "boolean" if is_bool else "Float64" for name, is_bool in _kinds(ruleset).items()}
+    kinds = bool_scores(ruleset.graph)
+    types = {name: "boolean" if is_bool else "Float64" for name, is_bool in kinds.items()}
     data: dict[str, Any] = {name: pd.array([], dtype=dtype) for name, dtype in types.items()}
     if status:
         data |= {f"{name}_status": pd.array([], dtype="string") for name in types}
@@ -124,9 +126,9 @@ def score_table(
 
     with scorer_of(ruleset) as scorer:
         values = {name: _Lazy(table.column(name)) for name in table.column_names}
-        kinds = _kinds(scorer)
+        kinds = bool_scores(scorer.graph)
         added = [*kinds, *(f"{name}_status" for name in kinds if status)]
-        refuse_clash(table.column_names, added)
+        refuse_names(table.column_names, added)
         found = _scored(scorer, values, table.num_rows, columns, group, ambient(step, progress))
         for name, is_bool in kinds.items():
             kind = pa.bool_() if is_bool else pa.float64()
@@ -137,18 +139,17 @@ def score_table(
     return table
 
 
-def refuse_clash(known: Iterable[Any], added: Iterable[str]) -> None:
-    """BatchError where data has a column of a score's name already."""
+def refuse_names(known: Iterable[Any], added: Iterable[str]) -> None:
+    """DataError where a table has a column of a score's name already."""
     names = set(map(str, known))
-    clash = next((name for name in added if name in names), None)
-    if clash is not None:
-        hint = "hint: rename the score, or drop the column"
-        raise BatchError(f"the data has a column `{clash}` already\n  {hint}")
+    for name in added:
+        if name in names:
+            raise clash(name)
 
 
 class _Lazy:
-    """A column of a table that becomes plain Python values, and only where somebody asks: large
-    integers and long texts stay what they are."""
+    """A column of a table that becomes plain Python values when somebody asks, so that columns
+    that no input reads are never converted."""
 
     def __init__(self, column: Any) -> None:
         self._column = column
@@ -173,11 +174,10 @@ def _scored(
     """The columns of the scores, slice by slice; one slice where groups are looked at."""
     paths = column_paths(scorer, mapping or {}, list(table))
     if scorer.needs_groups and group is None:
-        hint = "hint: name the column of group ids: group=COLUMN"
-        raise BatchError(f"the ruleset looks at whole groups\n  {hint}")
+        raise no_group_column()
     given = {name: _at(table, path) for name, path in paths.items()}
     if scorer.needs_groups:
-        given["group"] = _group_ids(_at(table, str(group)), str(group))
+        given["group"] = group_ids(_at(table, str(group)), str(group))
     at_once = max(1, size) if scorer.needs_groups else SLICE_ROWS
     found: dict[str, list[Column]] = {name: [] for name in (*scorer.names, "reward")}
     for start in range(0, size, at_once):
@@ -195,11 +195,9 @@ def _in_place(
     try:
         return scorer(**part, **ambient).columns
     except BatchError as error:
-        if error.row is None or not start:
-            raise
-        row = start + error.row  # of the table, not of the slice
-        message = str(error).replace(f", row {error.row}:", f", row {row}:", 1)
-        raise BatchError(message, row=row) from None
+        if error.row is not None:
+            error.row += start  # of the table, not of the slice
+        raise
 
 
 def _at(table: Mapping[str, _Lazy], path: str) -> Sequence[Any]:
@@ -212,21 +210,23 @@ def _at(table: Mapping[str, _Lazy], path: str) -> Sequence[Any]:
         if any(value is not NOWHERE for value in inner):
             return [None if value is NOWHERE else value for value in inner]
     names = ", ".join(table) or "none"
-    hint = 'hint: bind it with columns={"INPUT": "COLUMN"}'
-    raise BatchError(f"no column `{path}`; the table has {names}\n  {hint}")
+    hint = 'bind it with columns={"INPUT": "COLUMN"}'
+    raise BatchError(f"no column `{path}`; the table has {names}", hint=hint)
 
 
-def _group_ids(values: Sequence[Any], name: str) -> list[Any]:
+def no_group_column() -> BatchError:
+    """The error of a ruleset that looks at groups where no column of group ids is named."""
+    hint = 'name the column of group ids: group="COLUMN"'
+    return BatchError("the ruleset looks at whole groups", hint=hint)
+
+
+def group_ids(values: Sequence[Any], name: str) -> list[Any]:
+    """The values of a column as group ids. BatchError where one is missing."""
     for i, value in enumerate(values):
-        if value is None or value != value or type(value).__name__ == "NAType":
-            raise BatchError(f"column `{name}`, row {i}: no group id", row=i)
+        is_absent = value is None or value is NOWHERE or type(value).__name__ == "NAType"
+        if is_absent or value != value:
+            raise BatchError(f"no group id in column `{name}`", row=i)
     return [group_key(value) for value in values]
-
-
-def _kinds(scorer: Scorer) -> dict[str, bool]:
-    """Whether each score, the reward last, is a bool."""
-    graph = scorer.graph
-    return {name: graph[number].type.kind == "bool" for name, number in graph.columns.items()}
 
 
 def _plain(parts: list[Column]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Groups of a dataset that is read once: whether one was there before, in little memory."""
+"""Group ids: as keys, as digests, and whether one was there before, in little memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import numpy.typing as npt
 _PENDING = 8192  # digests that wait to be sorted in
 
 
-class Seen:
-    """Digests of the groups so far: 8 bytes a group. Two of a million groups share one with a
-    chance below 1 in 10 million."""
+class SeenGroups:
+    """The digests of the groups so far, at 8 bytes a group.
+
+    Among a million groups, two share a digest with a chance below 1 in 10 million.
+    """
 
     def __init__(self, digests: bytes = b"") -> None:
         self._sorted: npt.NDArray[np.uint64] = np.unique(np.frombuffer(digests, np.uint64))
@@ -40,8 +42,9 @@ def group_key(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else json.dumps(value, default=str)
 
 
-def digest(key: Any) -> bytes:
-    """8 bytes that are the same in every process; equal numbers have equal ones, as in Python."""
+def group_digest(key: Any) -> bytes:
+    """8 bytes that stand for a group id in every process; equal numbers (1, 1.0, True) have equal
+    ones, as they are equal in Python."""
     if isinstance(key, float) and key.is_integer():
         key = int(key)
     if isinstance(key, bool):

@@ -1,7 +1,7 @@
-"""Batches of a file scored in other processes, in order, with a few of them in flight.
+"""Batches of a file scored in other processes, with a few of them in flight.
 
-An engine is told a batch's columns and gives something that will have its scores. Reading, writing
-and the journal stay with the program, so a file is the same to the byte whoever scored it.
+An executor takes the columns of a batch and gives something that will have its scores. Reading,
+writing and the journal stay with the program, so a file is the same to the byte whoever scored it.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Pending(Protocol):
     """The scores of a batch, sooner or later."""
 
     def result(self) -> Scores:
-        """Waits for them; raises what scoring raised."""
+        """Wait for them; raises what scoring raised."""
         ...
 
 
-class Engine(Protocol):
-    """Whatever scores batches elsewhere. `ahead` batches keep it busy."""
+class BatchExecutor(Protocol):
+    """Whatever scores batches elsewhere. It is busy as long as `ahead` batches are in flight."""
 
     @property
     def ahead(self) -> int: ...
 
     def submit(self, columns: Mapping[str, Any]) -> Pending:
-        """Begin with a batch."""
+        """Start to score a batch."""
         ...
 
 
 class Processes:
-    """An engine of `count` worker processes on this machine, each with a scorer of its own.
+    """An executor of `count` worker processes on this machine, each with a scorer of its own.
 
-    The deadline of slow checks counts here: a process that outlives it is replaced, and its batch
-    done again without that check. No process outlives the program. Use it as a context manager, or
-    call `close`.
+    Deadlines of slow checks hold inside them: a process that outlives one is replaced, and its
+    batch is done again without that check. No process outlives the program. Use it as a context
+    manager, or call `close`.
     """
 
     def __init__(self, scorer: Scorer, count: int) -> None:
@@ -84,13 +84,13 @@ class _Local:
     def result(self) -> Scores:
         found = self._future.result()
         if isinstance(found, Status):
-            hint = "hint: score in one process, without --processes"
-            raise RewardError(f"a scoring process ran out of memory\n  {hint}")
+            hint = "score in one process, without --processes"
+            raise RewardError("a scoring process ran out of memory", hint=hint)
         scores: Scores = found
         return scores
 
 
-_SCORER: Scorer | None = None  # of this process, where it is a worker
+_SCORER: Scorer | None = None  # that of this process, where it is a worker
 
 
 def _begin(scorer: bytes) -> None:

@@ -17,17 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grpo_rewards.data.file_scoring import BATCH_ROWS
-from grpo_rewards.data.frames import score_table
-from grpo_rewards.data.group_ids import digest, group_key
+from grpo_rewards.data.bindings import BATCH_ROWS
+from grpo_rewards.data.frames import group_ids, no_group_column, score_table
+from grpo_rewards.data.group_ids import group_digest
 from grpo_rewards.data.processes import Pending
-from grpo_rewards.data.reader import NOWHERE, lookup
+from grpo_rewards.data.reader import lookup
 from grpo_rewards.errors import BatchError, RewardError
 from grpo_rewards.scoring.scorer import Scorer, load
 from grpo_rewards.scoring.scores import Scores
 
 _BATCHES_EACH = 2  # in flight for every actor: one that it works on, one that waits for it
-_PART = "__part"
+_PART = "__part"  # the column that says which part a row is dealt to
 
 
 def score(
@@ -54,8 +54,7 @@ def score(
     ray = _ray()
     scorer = ruleset if isinstance(ruleset, Scorer) else load(ruleset)
     if scorer.needs_groups and group is None:
-        hint = "hint: name the column of group ids: group=COLUMN"
-        raise BatchError(f"the ruleset looks at whole groups\n  {hint}")
+        raise no_group_column()
     if actors is None:
         actors = (1, max(1, int(_cpus(ray) / cpus_per_actor)))
     options: dict[str, Any] = {"columns": columns, "group": group, "status": status}
@@ -93,17 +92,13 @@ def _deal(table: Any, group: str, parts: int) -> Any:
     if top not in table.column_names:
         names = ", ".join(table.column_names) or "none"
         raise BatchError(f"no column `{group}`; the dataset has {names}")
-    rows = table.select([top]).to_pylist()
-    keys = [lookup(row, group) for row in rows]
-    for i, key in enumerate(keys):
-        if key is None or key is NOWHERE or key != key:
-            raise BatchError(f"column `{group}`, row {i}: no group id", row=i)
-    numbers = [int.from_bytes(digest(group_key(key)), "little") % parts for key in keys]
+    keys = group_ids([lookup(row, group) for row in table.select([top]).to_pylist()], group)
+    numbers = [int.from_bytes(group_digest(key), "little") % parts for key in keys]
     return table.append_column(_PART, pa.array(numbers, pa.int64()))
 
 
-class RayEngine:
-    """Actors that score the batches of a file; see `parallel.Engine`.
+class RayActors:
+    """Actors that score the batches of a file; a `processes.BatchExecutor`.
 
     Joins the cluster at `address`, or the one that this program is in already, or starts one on
     this machine. `actors` defaults to one per CPU. Use it as a context manager, or call `close`.
@@ -134,7 +129,7 @@ class RayEngine:
         if self._ours:
             ray.shutdown()
 
-    def __enter__(self) -> RayEngine:
+    def __enter__(self) -> RayActors:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,14 +157,14 @@ class _Remote:
                 raise error.cause from None
             raise
         except ray.exceptions.RayActorError as error:
-            hint = "hint: see the logs of its node; a node needs grpo-rewards, and memory"
+            hint = "see the logs of its node; a node needs grpo-rewards, and memory"
             cause = str(error).strip().splitlines()[0]
-            raise RewardError(f"a scoring actor died: {cause}\n  {hint}") from None
+            raise RewardError(f"a scoring actor died: {cause}", hint=hint) from None
         return scores
 
 
 def _packed(scorer: Scorer) -> tuple[list[str], bytes]:
-    """A scorer with the path on which the modules of its functions are found."""
+    """A scorer, with the path on which the modules of its `extern` functions are found."""
     return sys.path, pickle.dumps(scorer)
 
 
@@ -211,6 +206,6 @@ def _ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError:
-        hint = 'hint: pip install "grpo-rewards[ray]"'
-        raise RewardError(f"Ray is not installed\n  {hint}") from None
+        hint = 'pip install "grpo-rewards[ray]"'
+        raise RewardError("Ray is not installed", hint=hint) from None
     return ray

@@ -1,13 +1,13 @@
-"""What makes a long run survive: rows that are done, and a journal that says how far they go.
+"""How a long run survives: the rows that are done, and a journal that says how far they go.
 
-Beside OUT stands a folder `.OUT.run`, for as long as OUT is not whole:
+As long as OUT is not whole, a folder `.OUT.run` stands beside it:
 
     rows           encoded rows, appended batch by batch
     groups         digests of the groups so far, where the ruleset needs whole groups
-    journal.json   what was scored with what, how far, and the running sums; replaced at once
+    journal.json   what is scored with what, how far, and the running sums; replaced atomically
 
-A kill at any moment leaves a journal that is true of the first bytes of `rows`; what stands behind
-them is cut off before the run goes on. OUT itself appears by a rename.
+A kill at any moment leaves a journal that is true of the first bytes of `rows`; the bytes behind
+them are cut off before the run goes on. OUT itself appears by a rename.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from grpo_rewards.errors import BatchError
+from grpo_rewards.data.jsonl import metadata_file
+from grpo_rewards.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # no locks on this system: two runs into one file are not noticed
+except ImportError:  # no locks on this system, so two runs into one file go unnoticed
     fcntl = None  # type: ignore[assignment]
 
-_SAVE_EVERY_S = 1.0  # what a kill can cost; an error or an interrupt costs nothing
+_START_OVER = "start over without --resume"
+_SAVE_EVERY_S = 1.0  # the work that a kill can cost; an error or an interrupt costs none
 
 
 def files_of(target: Path) -> list[Path]:
-    """What a run into `target` may write over or take away, as far as it is there."""
-    found = [target, Path(f"{target}.meta.json")]
-    with contextlib.suppress(OSError):  # what cannot be written is told when it is to be
+    """The existing files that a run into `target` may overwrite or remove."""
+    found = [target, metadata_file(target)]
+    with contextlib.suppress(OSError):  # the run itself reports what cannot be read or written
         found += _folder(target).rglob("*")
     return found
 
@@ -61,11 +63,12 @@ class Journal:
         self._is_ours = False
 
     def open(self, *, resume: bool) -> dict[str, Any] | None:
-        """Begin, or go on: then the state that was added last. BatchError where another run is at
-        it, where the earlier run was another one, or where nothing can be written."""
+        """Begin, and return None; or resume, and return the state that was added last. OutputError
+        where another run is writing, where the earlier run had other options, or where nothing can
+        be written."""
         if self.target.is_dir():
-            raise BatchError(f"{self.target}: a folder, not a file")
-        with self._told():
+            raise OutputError(f"{self.target}: a folder, not a file")
+        with self._one_line_errors():
             self.folder.mkdir(exist_ok=True)
             self._lock = (self.folder / "lock").open("wb")
         self._take_lock()
@@ -75,8 +78,8 @@ class Journal:
             self._journal.unlink(missing_ok=True)
         else:
             self._state = state
-        if state is None or self.rows.exists():  # else it is OUT by now
-            with self._told():
+        if state is None or self.rows.exists():  # else the rows have become OUT already
+            with self._one_line_errors():
                 self._files = [self._opened(self.rows), self._opened(self._groups)]
         return None if state is None else dict(state["of"])
 
@@ -87,7 +90,7 @@ class Journal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BatchError(f"{self.target}: another run is writing it") from None
+            raise OutputError(f"{self.target}: another run is writing it") from None
         except OSError:  # a file system without locks
             return
 
@@ -100,14 +103,14 @@ class Journal:
             return None
         except (ValueError, KeyError, TypeError):
             message = f"{self._journal}: not a journal"
-            raise BatchError(f"{message}\n  hint: start over without --resume") from None
+            raise OutputError(message, hint=_START_OVER) from None
         self._compare(identity)
         state: dict[str, Any] = found["state"]
         gone = not self.rows.exists()
         whole = gone and self.target.exists() and state["of"].get("complete")
         if not whole and (gone or self.rows.stat().st_size < state["rows_bytes"]):
             message = f"{self.rows}: shorter than its journal says"
-            raise BatchError(f"{message}\n  hint: start over without --resume")
+            raise OutputError(message, hint=_START_OVER)
         return state
 
     def _compare(self, identity: Mapping[str, Any]) -> None:
@@ -117,11 +120,10 @@ class Journal:
                 message = (
                     f"{self.target}: the run that stopped had another {name}: {was}, not {now}"
                 )
-                hint = "give what it was begun with, or start over without --resume"
-                raise BatchError(f"{message}\n  hint: {hint}")
+                raise OutputError(message, hint=f"give what it was begun with, or {_START_OVER}")
 
     def _opened(self, path: Path) -> FileIO:
-        """A file with what the journal vouches for, open behind that."""
+        """A file cut off where the journal ends, open for appending."""
         file = path.open("ab", buffering=0)
         file.truncate(self._state[f"{path.name}_bytes"])
         return file
@@ -137,7 +139,7 @@ class Journal:
 
     def add(self, rows: int, data: bytes, groups: bytes, state: Mapping[str, Any]) -> None:
         """Append a batch, and `state`, from which a run goes on after it."""
-        with self._told():
+        with self._one_line_errors():
             for file, new in zip(self._files, (data, groups), strict=True):
                 _append(file, new)
         self._state = {
@@ -147,7 +149,7 @@ class Journal:
             "of": dict(state),
         }
         if time.monotonic() - self._saved >= _SAVE_EVERY_S:
-            with self._told():
+            with self._one_line_errors():
                 self._save()
 
     def _save(self) -> None:
@@ -157,7 +159,8 @@ class Journal:
         self._saved = time.monotonic()
 
     def keep(self) -> int:
-        """After an error: the number of rows that a later run finds; without any, no trace."""
+        """Close after an error; returns the number of rows that a later run finds, and leaves no
+        trace where there are none."""
         if not self._is_ours:
             self._close()
             return 0
@@ -166,7 +169,7 @@ class Journal:
             if not self._journal.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
             return 0
-        with contextlib.suppress(OSError):  # the last journal that could be written holds
+        with contextlib.suppress(OSError):  # then the last journal that could be written holds
             for file in self._files:
                 file.truncate(self._state[f"{Path(file.name).name}_bytes"])
             self._save()
@@ -174,16 +177,16 @@ class Journal:
         return self.done
 
     def finish(self, write: Callable[[Path, Path], None], metadata: Mapping[str, Any]) -> None:
-        """All rows are there: OUT is what `write(rows, new)` makes of them, or the rows as they
-        are where it makes nothing. `metadata` goes beside it in that case."""
+        """Make OUT of the rows, which are complete: what `write(rows, new)` makes of them or, where
+        that makes nothing, the rows as they are, with `metadata` in a file beside."""
         self._state["of"] = {**self._state.get("of", {}), "complete": True}
-        with self._told():
+        with self._one_line_errors():
             self._save()
             new = self.folder / "new"
-            if self.rows.exists():  # else a kill came right after the rename
+            if self.rows.exists():  # else a kill came right after the rename below
                 self._write(write, new)
                 if not new.exists():
-                    _replace(Path(f"{self.target}.meta.json"), metadata, indent=2)
+                    _replace(metadata_file(self.target), metadata, indent=2)
                 os.replace(new if new.exists() else self.rows, self.target)
         self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -202,13 +205,13 @@ class Journal:
                     file.close()
 
     @contextlib.contextmanager
-    def _told(self) -> Any:
-        """What the system refuses, in one line."""
+    def _one_line_errors(self) -> Any:
+        """Turns what the system refuses into an OutputError of one line."""
         try:
             yield
         except OSError as error:
             cause = error.strerror or str(error).splitlines()[0]
-            raise BatchError(f"{self.target}: cannot be written: {cause}") from None
+            raise OutputError(f"{self.target}: cannot be written: {cause}") from None
 
 
 def _append(file: FileIO, data: bytes) -> None:
@@ -218,7 +221,7 @@ def _append(file: FileIO, data: bytes) -> None:
 
 
 def _differing(was: Any, now: Any) -> tuple[Any, Any]:
-    """The first entries that differ, shown short."""
+    """The first entries that differ, shortened for a message."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
@@ -227,7 +230,7 @@ def _differing(was: Any, now: Any) -> tuple[Any, Any]:
 
 
 def _replace(path: Path, value: Mapping[str, Any], *, indent: int | None = None) -> None:
-    """Write JSON at once: readers find the old file or the new one."""
+    """Write JSON atomically: readers find the old file or the new one."""
     new = path.with_name(f"{path.name}.new")
     with new.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=indent)

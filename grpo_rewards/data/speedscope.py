@@ -1,8 +1,8 @@
 """Where the time of a run went, as a profile that speedscope shows (https://speedscope.app).
 
 The file follows speedscope's own format: one weighted sample per op, under the score that asked
-for it, under the stage of the run. All is added up over the batches, so "left heavy" and
-"sandwich" are the views to look at.
+for it, under the stage of the run. Times are sums over all batches, so the order of samples means
+nothing: look at the views "left heavy" and "sandwich".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.data.statistics import Totals
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import OutputError
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
@@ -61,8 +61,8 @@ def speedscope(totals: Totals, graph: Graph) -> dict[str, Any]:
 
 
 def write_profile(path: Path, totals: Totals, graph: Graph) -> None:
-    """Write the profile. BatchError where the file cannot be written."""
+    """Write the profile. OutputError where the file cannot be written."""
     try:
         path.write_text(json.dumps(speedscope(totals, graph)) + "\n", encoding="utf-8")
     except OSError as error:
-        raise BatchError(f"{path}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None

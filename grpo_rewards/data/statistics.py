@@ -1,4 +1,4 @@
-"""What scoring many batches came to: a summary per score, what each op cost, the time of it all."""
+"""What scoring many batches came to: a summary of each score, and what each op and stage cost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.graph import Graph
 from grpo_rewards.compiler.plan import describe
-from grpo_rewards.data.extractions import Unfound
-from grpo_rewards.rules.dataset import Moments, restore, saved
+from grpo_rewards.data.extractions import EmptyExtraction
+from grpo_rewards.rules.dataset import Moments, accumulator_state, restore
 from grpo_rewards.scoring.execution import OpStats
 from grpo_rewards.scoring.scores import Scores, Summary
 
@@ -31,7 +31,7 @@ class Tally:
 
     def add(self, column: Column) -> None:
         absent = ~column.present
-        # a settled error is null by now; its status still tells
+        # The policy has turned errors into nulls by now; their status still tells them apart.
         errors = int(np.count_nonzero(absent & (column.status >= Status.TIMEOUT)))
         self.error += errors
         self.null += int(np.count_nonzero(absent)) - errors
@@ -50,18 +50,19 @@ class Op:
 
 @dataclass(slots=True)
 class Totals:
-    """What scoring a file came to: `rows` scored, `skipped` unreadable lines, and the seconds of
-    each stage; `warnings` once all rows are there."""
+    """What scoring a file came to: `rows` scored, `duplicate_keys` of them with a key twice;
+    `skipped` unreadable lines; the seconds of each stage; `warnings` once all rows are there."""
 
     rows: int = 0
     skipped: int = 0
+    duplicate_keys: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     stats: dict[int, OpStats] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    warnings: list[Unfound] = field(default_factory=list)
+    warnings: list[EmptyExtraction] = field(default_factory=list)
 
     def add(self, scores: Scores) -> None:
-        """Take in the scores of one batch."""
+        """Add the scores of one batch."""
         self.rows += len(scores)
         for name, column in scores.columns.items():
             self.tallies.setdefault(name, Tally()).add(column)
@@ -78,8 +79,8 @@ class Totals:
             self.stages[stage] += perf_counter() - started
 
     def summary(self, graph: Graph) -> list[Summary]:
-        """A row per score, the reward last. The time of an op goes to the score that asked for it
-        first."""
+        """A row per score, the reward last. The time of an op counts for the score that asked for
+        it first."""
         ops = self.ops(graph)
         return [self._row(name, tally, ops) for name, tally in self.tallies.items()]
 
@@ -117,14 +118,18 @@ class Totals:
     def state(self) -> dict[str, Any]:
         """All of it as plain values; see `restore`."""
         tallies = {
-            name: {"moments": saved(tally.moments), "null": tally.null, "error": tally.error}
+            name: {
+                "moments": accumulator_state(tally.moments),
+                "null": tally.null,
+                "error": tally.error,
+            }
             for name, tally in self.tallies.items()
         }
         stats = {str(number): asdict(stats) for number, stats in self.stats.items()}
         return {"rows": self.rows, "tallies": tallies, "stats": stats, "stages": dict(self.stages)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Become what another one was when its `state` was asked for, to the last bit."""
+        """Take over the `state` of another run's totals, to the last bit."""
         self.rows = state["rows"]
         self.stages = dict(state["stages"])
         self.stats = {int(number): OpStats(**stats) for number, stats in state["stats"].items()}

@@ -10,15 +10,11 @@ from typing import Any
 
 from rich.text import Text
 
-from grpo_rewards.columns import Span
 from grpo_rewards.explain.row import executed, explain_row, shorten
-from grpo_rewards.rules.language import detection
+from grpo_rewards.rules.rule import Mark
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.inputs import text_of
 from grpo_rewards.scoring.scorer import Scorer
-
-#: start, end (in the completion, by code points), kind (foreign, fail, answer), what to say of it
-Mark = tuple[int, int, str, str]
 
 
 def look(
@@ -33,33 +29,28 @@ def look(
 def marks(
     scorer: Scorer, columns: Mapping[str, Any], mates: Sequence[Mapping[str, Any]] = ()
 ) -> list[Mark]:
-    """Places in a completion: what was extracted, where a format is left, what is in another
-    language than asked for."""
+    """Places in a completion that the rules of its ruleset point at: what was extracted, where a
+    format is left, what is in another language than asked for."""
     _, execution = executed(scorer, columns, mates)
-    found: list[Mark] = []
+    found: set[Mark] = set()
     for number, node in enumerate(scorer.graph.nodes):
-        if not execution.computed(number)[0]:
-            continue
-        values = [_computed(execution, arg) for arg in node.args]
-        own = _computed(execution, number)
-        if node.op == "match" and len(values) == 2:
-            found += _failure(own, values[1])
-        elif node.op == "language.share" and own is not None and own < 1:
-            found += _foreign(values)
-        elif node.op == "math.equal" and isinstance(values[0], Span):
-            found.append((values[0].start, values[0].end, "answer", "what was extracted"))
-    return sorted(set(found))
+        if node.rule is not None and node.rule.marks and execution.computed(number)[0]:
+            arguments = [_computed(execution, arg) for arg in node.args]
+            found.update(node.rule.marks(arguments, _computed(execution, number)))
+    return sorted(found)
 
 
-def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
-    """How many completions leave each format for want of what, over rows of a ruleset's inputs; a
-    format that is matched against a part of an input, or that needs a deadline, is passed over."""
+def format_failures(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """How many completions leave each format for want of what, over rows of a ruleset's inputs.
+
+    A format that is matched with a part of an input, or that needs a deadline, is passed over.
+    """
     found: Counter[tuple[str, str]] = Counter()
     graph = scorer.graph
     matches = [
         (graph[node.args[0]].value, graph[node.args[1]].option("name"))
         for node in map(graph.__getitem__, graph.reachable(graph.columns.values()))
-        if node.op == "match" and graph[node.args[1]].op == "input"
+        if node.type.kind == "match" and graph[node.args[1]].op == "input"
     ]
     matches = [(shape, name) for shape, name in matches if not shape.needs_deadline]
     for row in rows if matches else ():
@@ -73,8 +64,9 @@ def faults(scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[s
 STYLES = {"foreign": "black on yellow", "fail": "white on red", "answer": "bold green"}
 
 
-def marked(text: str, found: Sequence[Mark]) -> Text:
-    """A completion as rich text, its marks in colour, what a terminal would obey written out."""
+def marked_text(text: str, found: Sequence[Mark]) -> Text:
+    """A completion as rich text: its marks in colour, control characters as escapes, so that the
+    terminal does not obey them."""
     shown = Text()
     edges = sorted({0, len(text), *(edge for mark in found for edge in mark[:2])})
     for start, end in itertools.pairwise(edges):
@@ -84,7 +76,7 @@ def marked(text: str, found: Sequence[Mark]) -> Text:
 
 
 def remarks(text: str, found: Sequence[Mark]) -> list[str]:
-    """A line for each mark that finds fault: where it is, what it is, and the words there."""
+    """A line for each mark that finds fault: its place, its kind and the words there."""
     return [
         f"{start}..{end} {kind}: {note}: {shorten(text[start:end])!r}"
         for start, end, kind, note in found
@@ -102,19 +94,3 @@ def printable(text: str) -> str:
 def _computed(execution: Execution, number: int) -> Any:
     rows = execution.computed(number)
     return execution.need(number, rows).row(0) if rows[0] else None
-
-
-def _failure(match: Any, text: Any) -> list[Mark]:
-    at = getattr(match, "at", None)
-    if at is None or not isinstance(text, str):
-        return []
-    start = at.offset + getattr(text, "start", 0)
-    wanted = ", ".join(at.expected[:4])
-    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted or 'something else'}")]
-
-
-def _foreign(values: Sequence[Any]) -> list[Mark]:
-    if len(values) < 2 or not isinstance(values[0], str) or not isinstance(values[1], str):
-        return []
-    pieces = detection.spans(values[0], values[1])
-    return [(piece.start, piece.end, "foreign", code) for piece, code in pieces]

@@ -15,14 +15,15 @@ from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.scorer import Scorer
 
-SHOWN_CHARS = 44  # of a text value, from both ends
+SHOWN_CHARS = 44  # of a text value, from both ends, so that a line of the tree fits a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """One op of one row: what it is, its value as text, its status, and what it rests on.
 
-    `skipped` ops were not needed for this row. A named op that was shown before has no children.
+    `skipped` ops were not needed for this row. An op that has a name is shown once with its
+    children; elsewhere it goes by its name alone.
     """
 
     label: str
@@ -57,8 +58,8 @@ def explain_row(
     names: dict[int, str] = {}
     for name, number in plan.outputs.items():
         names.setdefault(number, name)  # a reward that is a score goes by the score's name
-    teller = _Teller(scorer.graph, execution, names)
-    return [teller.output(name, number) for name, number in plan.outputs.items()]
+    tree = _RowTree(scorer.graph, execution, names)
+    return [tree.output(name, number) for name, number in plan.outputs.items()]
 
 
 def executed(
@@ -74,7 +75,7 @@ def executed(
 
 
 @dataclass(slots=True)
-class _Teller:
+class _RowTree:
     """Walks the graph of one executed row."""
 
     graph: Graph
@@ -85,27 +86,29 @@ class _Teller:
         """A named result: the op that makes it, under its name."""
         own = self.names[number]
         if own != name:
-            return self._told(number, f"{name}: {own}", ())
+            return self._explained(number, f"{name}: {own}", ())
         inner = self.op(self.graph[number].args[0])
-        return self._told(number, f"{name}: {inner.label}", inner.children)
+        return self._explained(number, f"{name}: {inner.label}", inner.children)
 
     def op(self, number: int) -> Explanation:
         """An op and what it rests on; a named result by its name alone."""
         if number in self.names:
-            return self._told(number, self.names[number], ())
+            return self._explained(number, self.names[number], ())
         node = self.graph[number]
         shown = [arg for arg in node.args if self.graph[arg].op != "const"]
-        return self._told(number, _label(self.graph, node), tuple(map(self.op, shown)))
+        return self._explained(number, _label(self.graph, node), tuple(map(self.op, shown)))
 
-    def _told(self, number: int, label: str, children: tuple[Explanation, ...]) -> Explanation:
+    def _explained(self, number: int, label: str, children: tuple[Explanation, ...]) -> Explanation:
         computed = self.execution.computed(number)
         if not computed[0]:
             return Explanation(label, "", "", (), skipped=True)
         column = self.execution.need(number, computed)
-        return Explanation(label, show(column), Status(int(column.status[0])).label, children)
+        return Explanation(
+            label, shown_value(column), Status(int(column.status[0])).label, children
+        )
 
 
-def show(column: Column, row: int = 0) -> str:
+def shown_value(column: Column, row: int = 0) -> str:
     """One value as a person reads it; a span with the offsets of its place."""
     value = column.row(row)
     if value is None:
@@ -125,7 +128,7 @@ def show(column: Column, row: int = 0) -> str:
 
 def shorten(text: str, chars: int = SHOWN_CHARS) -> str:
     """A text cut to its two ends where it is longer than `chars`, some of which it may exceed."""
-    tail = chars * 3 // 10 - 1
+    tail = chars * 3 // 10 - 1  # most of what is shown is the head; answers stand in the tail
     return text if len(text) <= chars else f"{text[: chars - tail - 4]} … {text[-tail:]}"
 
 
@@ -140,10 +143,8 @@ def _label(graph: Graph, node: GraphNode) -> str:
     """An op in the spelling of the language, its constants written out."""
     if node.op == "input":
         return str(node.option("name"))
-    if node.op == "match.capture":
-        return f".{node.option('name')}"
-    if node.op.startswith("match."):
-        return node.op.removeprefix("match")
+    if node.args and graph[node.args[0]].type.kind == "match":  # a part of it, by its name
+        return f".{dict(node.options).get('name') or node.op.rpartition('.')[2]}"
     constants = [graph[arg] for arg in node.args if graph[arg].op == "const"]
     shown = [str(getattr(c.value, "name", None) or c.value) for c in constants]
     return f"{node.title} {' '.join(shown)}".strip()

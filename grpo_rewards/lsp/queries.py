@@ -1,7 +1,7 @@
-"""What an editor asks of a ruleset that is being written: findings, hover, completion, definition.
+"""What an editor asks of a ruleset that is being written: findings, hover, suggestions, definition.
 
-Plain functions of a text and an offset into it; `cli_lsp` carries them over the wire. They work on
-text that does not check: what is broken is left out, the rest still answers.
+The answers are plain functions of a text and an offset into it; `lsp.server` speaks the protocol.
+They work on a text that does not check, too: what is broken is left out, the rest still answers.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _shape(graph: Graph, name: str, number: int) -> str:
     return f"{node.type}{bounds}, {node.level.label}"
 
 
-def completions(buffer: Buffer, offset: int) -> list[Item]:
+def suggestions(buffer: Buffer, offset: int) -> list[Item]:
     """What may be written at an offset, given what stands before it on the line."""
     line = buffer.text[buffer.text.rfind("\n", 0, offset) + 1 : offset]
     typed = _TYPED.search(line)

@@ -1,4 +1,4 @@
-"""The command `lsp`: the Language Server Protocol on standard input and output, through pygls."""
+"""The command `lsp`: the Language Server Protocol on standard input and output, with pygls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlparse
 
 from grpo_rewards.errors import Finding, Place, RewardError, RulesetError
 from grpo_rewards.lsp import queries
+from grpo_rewards.scoring.scorer import version_of
 from grpo_rewards.syntax.formatter import format_text
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def lsp_command() -> None:
     try:
         server = make_server()
     except ImportError:
-        hint = "hint: pip install 'grpo-rewards[lsp]'"
-        raise RewardError(f"the language server needs pygls\n  {hint}") from None
+        hint = "pip install 'grpo-rewards[lsp]'"
+        raise RewardError("the language server needs pygls", hint=hint) from None
     server.start_io()
 
 
@@ -34,12 +35,10 @@ def make_server() -> LanguageServer:
     from lsprotocol import types as lsp
     from pygls.lsp.server import LanguageServer
 
-    from grpo_rewards.scoring.scorer import engine_versions
-
     server = LanguageServer(
         "grpo-rewards",
-        dict(engine_versions())["grpo-rewards"],
-        # pygls applies partial edits to lines cut where Python cuts them, U+2028 among them
+        version_of("grpo-rewards"),
+        # Whole texts, since pygls cuts lines for partial edits at U+2028, too, and editors do not.
         text_document_sync_kind=lsp.TextDocumentSyncKind.Full,
     )
 
@@ -69,7 +68,7 @@ def make_server() -> LanguageServer:
     def on_completion(params: lsp.CompletionParams) -> list[lsp.CompletionItem]:
         document = server.workspace.get_text_document(params.text_document.uri)
         offset = _offset(document, params.position)
-        return [_completion(item) for item in queries.completions(_buffer(document), offset)]
+        return [_completion(item) for item in queries.suggestions(_buffer(document), offset)]
 
     @server.feature(lsp.TEXT_DOCUMENT_FORMATTING)
     def on_formatting(params: lsp.DocumentFormattingParams) -> list[lsp.TextEdit]:
@@ -93,7 +92,7 @@ def make_server() -> LanguageServer:
 
 
 def _text(document: TextDocument) -> str:
-    """What the document says, each line end one character, as a file is read."""
+    """The text of the document with each line end as one character, as Python reads a file."""
     return document.source.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -104,7 +103,7 @@ def _buffer(document: TextDocument) -> queries.Buffer:
 
 
 def _offset(document: TextDocument, position: lsp.Position) -> int:
-    """Where a client's line and column are in the text; past a line's end, the end."""
+    """The offset of a client's line and column; that of the line's end for a column beyond it."""
     lines = _text(document).split("\n")
     if position.line >= len(lines):
         return len(_text(document))

@@ -29,7 +29,7 @@ def altair() -> Any:
         return importlib.import_module("altair")
     except ImportError:
         hint = 'pip install "grpo-rewards[report]"'
-        raise RewardError(f"a report needs altair\n  hint: {hint}") from None
+        raise RewardError("a report needs altair", hint=hint) from None
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -38,7 +38,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _done(chart: Any, *, width: int = WIDTH, height: int = HEIGHT) -> Chart:
-    """Width and height of the whole, axes and legend in it, so that cards line up."""
+    """The finished chart, as large as it says with axes and legend, so that charts line up."""
     fit = altair().AutoSizeParams(type="fit", contains="padding")
     whole = chart.properties(width=width, height=height, autosize=fit)
     found: Chart = whole.to_dict(validate=False)
@@ -46,7 +46,7 @@ def _done(chart: Any, *, width: int = WIDTH, height: int = HEIGHT) -> Chart:
 
 
 def histogram(name: str, values: Floats) -> Chart:
-    """How often a score takes which values; few distinct ones get a bar each."""
+    """A histogram of a score; where it has few distinct values each gets a bar."""
     alt = altair()
     present = values[np.isfinite(values)]
     distinct, counts = np.unique(present, return_counts=True)
@@ -71,8 +71,8 @@ def histogram(name: str, values: Floats) -> Chart:
 
 
 def bins(values: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """The edges of bins of one width, and how many values each holds; the last has its upper edge.
-    Fewer than BINS where floats stand too close for that many edges."""
+    """The edges of bins of equal width, and how many values each bin holds; the last one includes
+    its upper edge. There are fewer than BINS where floats are too close for so many edges."""
     low, high = values.min(), values.max()
     part = np.linspace(0.0, 1.0, BINS + 1)
     # not low + part * (high - low): the difference may be more than a float holds
@@ -91,7 +91,7 @@ def _drawable(edges: Floats) -> bool:
 
 
 def _labels(values: Floats) -> list[str]:
-    """Short texts that tell the values apart; 17 digits tell any two floats apart."""
+    """The values as texts, with as few digits as tell them apart (17 do for any two floats)."""
     for digits in range(4, 18):
         found = [f"{value:.{digits}g}" for value in values]
         if len(set(found)) == len(found):
@@ -133,7 +133,8 @@ def correlation(columns: Mapping[str, Floats]) -> Chart:
 
 
 def pearson(a: Floats, b: Floats) -> float | None:
-    """None where a side does not vary or two rows are not there."""
+    """Pearson's correlation over the rows that have both values; None where fewer than two rows do,
+    or a side does not vary."""
     both = ~(np.isnan(a) | np.isnan(b))
     left, right = a[both], b[both]
     if both.sum() < 2 or np.ptp(left) == 0 or np.ptp(right) == 0:
@@ -161,8 +162,8 @@ def causes(status: Mapping[str, Sequence[str]]) -> Chart | None:
     )  # fmt: skip
 
 
-def faults(counts: Mapping[tuple[str, str], int]) -> Chart | None:
-    """Completions by format and what it wanted where they left it, the twelve most frequent."""
+def left_formats(counts: Mapping[tuple[str, str], int]) -> Chart | None:
+    """How many completions left which format for want of what, the twelve most frequent ones."""
     alt = altair()
     most = sorted(counts, key=lambda name: (-counts[name], name))[:12]
     if not most:
@@ -182,7 +183,8 @@ def faults(counts: Mapping[tuple[str, str], int]) -> Chart | None:
 
 
 def by_length(lengths: Floats, values: Floats, name: str) -> Chart | None:
-    """The mean of a score over rows of like length, with twice its standard error."""
+    """The mean of a score against the length of the completion, over up to ten parts of the rows,
+    with twice its standard error."""
     alt = altair()
     there = ~np.isnan(values)
     lengths, values = lengths[there], values[there]
@@ -207,7 +209,7 @@ def by_length(lengths: Floats, values: Floats, name: str) -> Chart | None:
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
-    """One line a name against the step; long ones also smoothed over about ten values."""
+    """A line for each name against the step, also smoothed where one has more than 20 points."""
     alt = altair()
     rows = []
     for name, points in series.items():
@@ -227,7 +229,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Chart:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential running mean over about ten values, unbiased at the start."""
+    """The exponential running mean over about ten values, without the bias of its start."""
     out, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = 0.9 * total + 0.1 * value, 0.9 * weight + 0.1
@@ -236,7 +238,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def against(a: Floats, b: Floats) -> Chart:
-    """The rewards of two runs over the same rows: a bubble a pair of values."""
+    """The rewards of two runs over the same rows: a bubble for each pair of values."""
     alt = altair()
     both = ~(np.isnan(a) | np.isnan(b))
     pairs, counts = np.unique(

@@ -5,8 +5,8 @@
     page.rows([ReportRow(0, "…", {"reward": 1.0})])
     page.write("report.html")
 
-The page holds Vega (which draws what Altair describes) and its data; a policy in the page forbids
-it to load anything. What completions say reaches the page as text, never as markup.
+The page holds its data and Vega, which draws what Altair describes; a security policy in the page
+forbids it to load anything. The words of completions reach the page as text, never as markup.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import html
 import importlib
 import importlib.resources
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from grpo_rewards.errors import RewardError
+from grpo_rewards.json_text import json_safe
 from grpo_rewards.limits import MAX_REPORT_CHARS
 from grpo_rewards.report import charts
 
@@ -78,7 +78,7 @@ class ReportRow:
 
 
 class Report:
-    """Collects what a page shows; `write` makes the file."""
+    """A page in the making: collects what it shows; `write` makes the file."""
 
     def __init__(self, title: str, *, facts: Mapping[str, str] | None = None) -> None:
         self.title = title
@@ -89,12 +89,13 @@ class Report:
         self._rows: list[ReportRow] = []
 
     def add(self, section: str, title: str, chart: Mapping[str, Any] | None) -> None:
-        """A chart (Vega-Lite) under a heading; None is passed over."""
+        """Add a chart (Vega-Lite) under a heading; None is passed over."""
         if chart is not None:
             self._charts.append({"section": section, "title": title, "spec": dict(chart)})
 
     def curves(self, section: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-        """A chart with a line a name, of (step, value) points; empty ones are left out."""
+        """Add a chart with a line for each name, of (step, value) points; empty ones are left
+        out."""
         found = {name: points for name, points in series.items() if points}
         if found:
             self.add(section, ", ".join(found), charts.curves(found))
@@ -102,8 +103,8 @@ class Report:
     def scores(
         self, columns: Mapping[str, Any], status: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        """Summary, histograms and correlations of columns [B] of numbers with NaN for null, the
-        reward last; with statuses their causes too."""
+        """Add a summary, histograms and correlations of columns [B] of numbers with NaN for null,
+        the reward last; with statuses, also why values are absent."""
         names = [*(name for name in columns if name != "reward"), "reward"]
         found = {name: np.asarray(columns[name], np.float64) for name in names if name in columns}
         why = status or {}
@@ -116,13 +117,15 @@ class Report:
         self.add("Between scores", "null and errors, by cause", charts.causes(why))
 
     def formats(self, scorer: Scorer, rows: Iterable[Mapping[str, Any]]) -> None:
-        """What completions lacked where they left a format; `rows` are the ruleset's inputs."""
-        from grpo_rewards.explain.marks import faults
+        """Add a chart of what completions lacked where they left a format; `rows` are the inputs of
+        the ruleset."""
+        from grpo_rewards.explain.marks import format_failures
 
-        self.add("Formats", "where completions leave them", charts.faults(faults(scorer, rows)))
+        chart = charts.left_formats(format_failures(scorer, rows))
+        self.add("Formats", "where completions leave them", chart)
 
     def rows(self, rows: Sequence[ReportRow]) -> None:
-        """The completions of the table."""
+        """Set the completions of the table."""
         self._rows = list(rows)
 
     def html(self) -> str:
@@ -141,7 +144,7 @@ class Report:
         )  # fmt: skip
 
     def write(self, path: str | Path) -> Path:
-        """The page as a file, whole or not at all."""
+        """Write the page, whole or not at all."""
         target = Path(path)
         draft = target.with_name(f".{target.name}.draft")
         try:
@@ -185,7 +188,7 @@ def _summary(name: str, values: Any, status: Sequence[str]) -> tuple[str, ...]:
 
 @functools.cache
 def _asset(name: str) -> str:
-    return (importlib.resources.files("grpo_rewards") / "web" / name).read_text("utf-8")
+    return (importlib.resources.files("grpo_rewards.report") / "web" / name).read_text("utf-8")
 
 
 @functools.cache
@@ -196,23 +199,15 @@ def _bundle() -> str:
         made: str = importlib.import_module("vl_convert").javascript_bundle()
     except ImportError:
         hint = 'pip install "grpo-rewards[report]"'
-        raise RewardError(f"a report needs vl-convert-python\n  hint: {hint}") from None
+        raise RewardError("a report needs vl-convert-python", hint=hint) from None
     return made.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _embedded(data: Any) -> str:
     """JSON that cannot end its script element, whatever a completion says; ASCII, so that lone
     surrogates come through."""
-    text = json.dumps(_finite(data), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(json_safe(data), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 _PAGE = """<!doctype html>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
@@ -13,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from grpo_rewards.data.file_scoring import BATCH_ROWS, column_paths
+from grpo_rewards.data.bindings import BATCH_ROWS, column_paths
 from grpo_rewards.data.group_ids import group_key
-from grpo_rewards.data.reader import NOWHERE, lookup, open_dataset
-from grpo_rewards.errors import BatchError
+from grpo_rewards.data.kinds import open_dataset
+from grpo_rewards.data.reader import NOWHERE, Reader, lookup
+from grpo_rewards.errors import DataError
 from grpo_rewards.report import charts
 from grpo_rewards.report.page import Report, ReportRow
 from grpo_rewards.scoring.inputs import text_of
@@ -24,11 +24,14 @@ from grpo_rewards.scoring.scorer import Scorer
 
 TEXTS = {"completion": ("completion", "response", "prediction"), "prompt": ("prompt", "question"),
          "gold": ("gold", "answer", "solution", "ground_truth")}  # fmt: skip
+#: A group's key → the places of its rows and their inputs.
+_Mates = dict[Any, list[tuple[int, dict[str, Any]]]]
 
 
 @dataclass(slots=True)
 class Scored:
-    """A scores file: every score of every row, the lengths, and the records of a sample of rows."""
+    """A scores file in memory: every score of every row, the lengths of the completions, and the
+    records of a sample of rows."""
 
     path: Path
     names: tuple[str, ...]
@@ -53,7 +56,7 @@ class Scored:
 
 
 def read_scores(
-    path: Path,
+    dataset: Reader,
     paths: Mapping[str, str] | None = None,
     *,
     sample: int = 0,
@@ -62,14 +65,13 @@ def read_scores(
 ) -> Scored:
     """A file that `grpo-rewards score -o` wrote, with the records of `sample` rows, drawn evenly,
     or of the rows to `keep`, by their ids: their place, or by a `key` column its value and how many
-    rows before have it. `paths` names text columns. BatchError where the file holds no scores."""
-    dataset = open_dataset(path)
-    fields = dataset.fields()
+    rows before have it. `paths` names text columns. DataError where the file holds no scores."""
+    path, fields = dataset.path, dataset.fields()
     names = tuple(name for name in fields if f"{name}_status" in fields)
     if "reward" not in names:
         hint = f"make it with: grpo-rewards score RULESET {path} -o SCORES.jsonl"
-        raise BatchError(f"{path}: no scores in it (no `reward_status`)\n  hint: {hint}")
-    meta = _meta(path)
+        raise DataError(f"{path}: no scores in it (no `reward_status`)", hint=hint)
+    meta = dataset.metadata()
     warnings = meta.pop("warnings", ())
     found = Scored(
         path,
@@ -105,7 +107,7 @@ def _identity(
     """The value under a key, and how many rows before had the same."""
     value = lookup(record, key)
     if value is NOWHERE:
-        raise BatchError(f"{path}: row {before.total()}: no column `{key}`\n  hint: see --key")
+        raise DataError(f"{path}: row {before.total()}: no column `{key}`", hint="see --key")
     name = group_key(value)
     before[name] += 1
     return name, before[name]
@@ -116,13 +118,13 @@ def _number(value: Any, path: Path, row: int, name: str) -> float | None:
         return None
     if isinstance(value, int | float):
         return float(value)
-    raise BatchError(f"{path}: row {row}: `{name}` is a {type(value).__name__}, not a number")
+    raise DataError(f"{path}: row {row}: `{name}` is a {type(value).__name__}, not a number")
 
 
 def _keep(
     kept: dict[int, dict[str, Any]], number: int, record: dict[str, Any], size: int, rng: Any
 ) -> None:
-    """Algorithm R: every row of the file is as likely to stay."""
+    """Keep a row or not, by algorithm R: every row of the file is equally likely to stay."""
     if len(kept) < size:
         kept[number] = record
         return
@@ -139,22 +141,6 @@ def _text_columns(fields: Sequence[str], paths: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _meta(path: Path) -> dict[str, Any]:
-    """What `score` wrote down about the ruleset, where it is there."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        stored = (pq.read_schema(path).metadata or {}).get(b"grpo_rewards", b"{}").decode()
-    else:
-        beside = Path(f"{path}.meta.json")
-        stored = beside.read_text("utf-8") if beside.is_file() else "{}"
-    try:
-        found = json.loads(stored)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def scores_report(
     files: Sequence[Path],
     scorer: Scorer | None = None,
@@ -169,33 +155,52 @@ def scores_report(
     the same `key`. With the ruleset that scored them the table's rows have explain trees and marks
     in the text, and a chart says where formats are left; `group` is the column of group ids."""
     paths = dict(mapping or {})
-    if scorer is not None:
-        paths = {**column_paths(scorer, paths, open_dataset(files[0]).fields()), **paths}
-    scored = read_scores(files[0], paths, sample=rows, key=key)
-    report = Report(title or scored.meta.get("ruleset") or files[0].stem, facts=_facts(scored))
-    if scorer is not None and scored.meta.get("hash", scorer.hash) != scorer.hash:
-        report.notes.append("The ruleset has changed since: trees and marks are of the new one.")
-    report.notes += scored.warnings
+    mates: _Mates = {}
+    with open_dataset(files[0]) as dataset:
+        if scorer is not None:
+            paths = {**column_paths(scorer, paths, dataset.fields()), **paths}
+        scored = read_scores(dataset, paths, sample=rows, key=key)
+        report = Report(title or scored.meta.get("ruleset") or files[0].stem, facts=_facts(scored))
+        report.notes += scored.warnings
+        _add_charts(report, scored)
+        if scorer is not None:
+            mates = _add_rulesets_view(report, dataset, scored, scorer, paths, group)
+    shown = _rows(scored, scorer, paths, group, mates)
+    if len(files) == 2:
+        keep = {scored.ids[i] for i in scored.records}
+        with open_dataset(files[1]) as other:
+            second = read_scores(other, paths, keep=keep, key=key)
+        _compare(report, scored, second, shown, paths)
+    report.rows(shown)
+    return report
+
+
+def _add_charts(report: Report, scored: Scored) -> None:
+    """Adds what the scores alone tell."""
     report.scores({name: scored.column(name) for name in scored.names}, scored.status)
     lengths = np.array(scored.lengths)
     first = next(iter(scored.names))
     for name in dict.fromkeys((first, "reward")):
         chart = charts.by_length(lengths, scored.column(name), name)
         report.add("Against length", f"{name} against length", chart)
-    mates: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
-    if scorer is not None:
-        batches = open_dataset(files[0]).batches(BATCH_ROWS, columns={})
-        report.formats(scorer, (_inputs(row, paths) for batch in batches for row in batch.rows))
-        if scorer.needs_groups and group is None:
-            report.notes.append("The trees show each row as a group of its own: name --group.")
-        elif scorer.needs_groups:
-            mates = _groups(scored, group, paths)
-    shown = _rows(scored, scorer, paths, group, mates)
-    if len(files) == 2:
-        keep = {scored.ids[i] for i in scored.records}
-        _compare(report, scored, read_scores(files[1], paths, keep=keep, key=key), shown, paths)
-    report.rows(shown)
-    return report
+
+
+def _add_rulesets_view(
+    report: Report,
+    dataset: Reader,
+    scored: Scored,
+    scorer: Scorer,
+    paths: Mapping[str, str],
+    group: str | None,
+) -> _Mates:
+    """Adds where completions leave the ruleset's formats; gives the groups of the rows shown."""
+    if scored.meta.get("hash", scorer.hash) != scorer.hash:
+        report.notes.append("The ruleset has changed since: trees and marks are of the new one.")
+    batches = dataset.batches(BATCH_ROWS, columns={})
+    report.formats(scorer, (_inputs(row, paths) for batch in batches for row in batch.rows))
+    if scorer.needs_groups and group is None:
+        report.notes.append("The trees show each row as a group of its own: name --group.")
+    return _groups(dataset, scored, group, paths) if scorer.needs_groups and group else {}
 
 
 def _facts(scored: Scored) -> dict[str, str]:
@@ -209,14 +214,12 @@ def _facts(scored: Scored) -> dict[str, str]:
     return facts
 
 
-def _groups(
-    scored: Scored, group: str | None, paths: Mapping[str, str]
-) -> dict[Any, list[tuple[int, dict[str, Any]]]]:
+def _groups(dataset: Reader, scored: Scored, group: str, paths: Mapping[str, str]) -> _Mates:
     """The rows' inputs of every group that has a row in the table, with their places."""
     wanted = {group_key(lookup(record, group)) for record in scored.records.values()}
-    found: dict[Any, list[tuple[int, dict[str, Any]]]] = {name: [] for name in wanted}
+    found: _Mates = {name: [] for name in wanted}
     number = 0
-    for batch in open_dataset(scored.path).batches(BATCH_ROWS, columns={}):
+    for batch in dataset.batches(BATCH_ROWS, columns={}):
         for record in batch.rows:
             name = group_key(lookup(record, group))
             if name in found:
@@ -236,7 +239,7 @@ def _rows(
     scorer: Scorer | None,
     paths: Mapping[str, str],
     group: str | None,
-    mates: Mapping[Any, Sequence[tuple[int, dict[str, Any]]]],
+    mates: _Mates,
 ) -> list[ReportRow]:
     fields = list(next(iter(scored.records.values()), {}))
     texts = _text_columns(fields, paths)
@@ -261,8 +264,7 @@ def _compare(
     """Adds what a second run changed, over the rows that both have."""
     if len(a) != len(b) and not a.keyed:
         hint = "score the same file, or name a column that tells rows apart with --key"
-        message = f"{a.path} has {len(a):,} rows, {b.path} {len(b):,}"
-        raise BatchError(f"{message}\n  hint: {hint}")
+        raise DataError(f"{a.path} has {len(a):,} rows, {b.path} {len(b):,}", hint=hint)
     place = {name: i for i, name in enumerate(b.ids)}
     there = [name in place for name in a.ids]
     left = a.column("reward")[there]

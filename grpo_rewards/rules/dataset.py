@@ -23,6 +23,8 @@ import numpy.typing as npt
 from grpo_rewards.columns import Column
 from grpo_rewards.rules.group import fraction_zero_std
 from grpo_rewards.rules.nulls import strict
+from grpo_rewards.rules.rule import COUNT, DatasetKernel, Rule, as_argument, rule
+from grpo_rewards.types import UNIT, Interval
 
 Groups = npt.NDArray[np.int64] | None
 
@@ -167,7 +169,7 @@ class FractionZeroStd:
         return self.alike / self.count if self.count else None
 
 
-def saved(accumulator: Any) -> dict[str, Any]:
+def accumulator_state(accumulator: Any) -> dict[str, Any]:
     """What an accumulator of this module holds, as plain values; see `restore`."""
     found = {item.name: getattr(accumulator, item.name) for item in fields(accumulator)}
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in found.items()}
@@ -179,3 +181,28 @@ def restore(accumulator: Any, state: dict[str, Any]) -> None:
         value = state[item.name]
         is_array = isinstance(getattr(accumulator, item.name), np.ndarray)
         setattr(accumulator, item.name, np.array(value, np.float64) if is_array else value)
+
+
+RULES: tuple[Rule, ...] = (
+    rule("dataset.count(values: num) -> num", DatasetKernel(Count),
+         "How many rows of the dataset have a value.", range=COUNT),
+    rule("dataset.missing(values: any) -> num", DatasetKernel(Missing),
+         "The share of rows that have no value: null or error.", range=UNIT),
+    rule("dataset.mean(values: num) -> num", DatasetKernel(Mean),
+         "The mean over the dataset.", range=as_argument),
+    rule("dataset.min(values: num) -> num", DatasetKernel(Min),
+         "The least of the dataset.", range=as_argument),
+    rule("dataset.max(values: num) -> num", DatasetKernel(Max),
+         "The greatest of the dataset.", range=as_argument),
+    rule("dataset.std(values: num) -> num", DatasetKernel(Std),
+         "The standard deviation over the dataset.", range=COUNT),
+    rule("dataset.fraction(values: num) -> num", DatasetKernel(Fraction),
+         "The share of the dataset that is not 0.", range=UNIT),
+    rule("dataset.correlation(left: num, right: num) -> num", DatasetKernel(Correlation),
+         "Pearson's correlation of two columns; null where one is constant.",
+         range=Interval(-1, 1)),
+    rule("group.fraction_zero_std(values: num) -> num",
+         DatasetKernel(FractionZeroStd, needs_groups=True),
+         "The share of groups whose values are all alike, which teach nothing: for `check`.",
+         range=UNIT),
+)  # fmt: skip

@@ -10,13 +10,10 @@ import re
 from typing import Final
 
 from grpo_rewards.columns import Span
-from grpo_rewards.limits import (
-    MAX_ANSWER_CHARS,
-    MAX_ANSWER_TAIL_CHARS,
-    MAX_BESIDE_CHARS,
-    MAX_BOXES,
-)
+from grpo_rewards.limits import MAX_ANSWER_TAIL_CHARS, MAX_BOXES
+from grpo_rewards.rules.announcements import said, tail, unmarked
 from grpo_rewards.rules.math.hedges import changed
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 from grpo_rewards.rules.text import compile_pattern
 
 _BOX: Final = re.compile(r"\\(?:boxed|fbox|framebox|box|beginboxed)\s*\{|\\boxed\s+(?=[\w\\])")
@@ -26,44 +23,7 @@ _NUMBER: Final = re.compile(
     r"|\d+|(?=\.\d))"
     r"(?:\.\d+|,\d{1,2}(?![\d,]))?(?:[eE][-+]?\d{1,4})?(?:\s?/\s?\d+)?(?:\s?\\?%)?"
 )
-_SAID: Final = re.compile(
-    r"(?i)(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution)s?\b|答案|答え|ответ|الجواب"
-    r"|\bréponse|\brespuesta|\bantwort|\bresposta|\brisposta|\bantwoord|\bodpowiedź|\bcevap"
-    r"|đáp\sán|\bjawaban|відповідь|उत्तर|الإجابة|정답|(?<![^\W\d_])답|\bans\b\.?(?=\s{0,3}[:=]))"
-    r"[^\S\n]{0,3}(?:\*\*|__)?[^\S\n]{0,3}"
-    r"(?:(?:is|are|would\s+be|should\s+be|will\s+be|must\s+be|was|equals|to\s+be|est|es|ist|是|为|為"
-    r"|é|è|هي|은|는|は|este|to)"
-    r"(?![A-Za-z])(?:[^\S\n]{0,3}[:=：]|[^\S\n]{1,3}(?:therefore|thus|simply|just|indeed|option"
-    r"|choice|either|the\s+number|approximately|about))?"
-    r"|[:=：](?![:=]))"
-)
-#: What `_SAID` finds begins with one of these, but for an adjective before it.
-_SAYING: Final = (
-    "answer", "result", "solution",
-    "答案", "答え", "ответ", "الجواب", "réponse", "respuesta", "antwort", "resposta", "risposta",
-    "antwoord", "odpowiedź", "cevap", "đáp án", "jawaban", "відповідь", "उत्तर", "الإجابة", "정답",
-    "답", "ans",
-)  # fmt: skip
-_MATH: Final = re.compile(
-    r"\\\[(?P<a>.{1,4000}?)\\\]|\\\((?P<b>.{1,4000}?)\\\)"
-    r"|\$\$(?P<c>[^$]{1,4000})\$\$|(?<![\\$])\$(?P<d>(?:[^$\\]|\\.){1,4000})\$",
-    re.DOTALL,
-)
 _DOLLAR: Final = re.compile(r"(?<!\\)\$\$?")
-_CLAUSE: Final = re.compile(
-    r"\.(?=\s|$)|[!?;](?=\s|$)|\n|。|<\|| because\b| since\b| as \b| so \b| which\b"
-    r"| hence\b|,? but\b"
-    r"|, (?:where|which|since|because|so|as|not)\b"
-    r"| \((?=(?:since|because|as|which|see|from|by|where)\b|i\.e)"
-)
-_MARKS: Final = "`*_ \t\r\n:"
-
-
-def tail(text: str) -> str:
-    """The end of a text, where answers stand: the last `MAX_ANSWER_TAIL_CHARS` characters."""
-    if len(text) <= MAX_ANSWER_TAIL_CHARS:
-        return text
-    return Span.cut(text, len(text) - MAX_ANSWER_TAIL_CHARS, len(text))
 
 
 def strip_thoughts(text: str) -> Span | None:
@@ -290,13 +250,13 @@ def regex(
     return Span.cut(text, start, end) if start >= 0 else None
 
 
-def marked(text: str) -> Span | None:
+def marked_answer(text: str) -> Span | None:
     r"""The answer by an explicit mark: a box, `<answer>`, `####`, "the answer is". No thoughts.
 
     Empty where the last box is empty or never closes: that is no answer, and hides all others.
 
-    >>> marked("6 or 7? #### 6"), marked("6 or 7?"), marked(r"\boxed{6} or \boxed{7")
-    ('6', None, '')
+    >>> [marked_answer(text) for text in ("6 or 7? #### 6", "6 or 7?", r"\boxed{6} or \boxed{7")]
+    ['6', None, '']
     """
     spoken = tag(text, "answer") if "</answer>" in text else None
     box = last_box(text if spoken is None else spoken)
@@ -309,7 +269,7 @@ def marked(text: str) -> Span | None:
     if "####" in text:
         hashed = after(text, "####")
         if hashed is not None:
-            return _unmarked(hashed)
+            return unmarked(hashed)
     return said(text)
 
 
@@ -328,90 +288,6 @@ def _json_answer(text: str) -> Span | None:
         return None
     start, end = found.span("bare" if found["text"] is None else "text")
     return Span.cut(tail(text), start, end)
-
-
-def said(text: str) -> Span | None:
-    """What "the answer is …" or "answer: …" announces, to the end of its clause.
-
-    >>> said("So the answer is 42, because it is."), said("**Answer:** 7")
-    ('42', '7')
-    """
-    text = tail(text)
-    found = _last_said(text)
-    if found is None:
-        return _after_label(text)
-    start = found.end()
-    while start < len(text) and text[start] in _MARKS:
-        start += 1
-    clause = _clause(text, start)
-    at = clause.start - getattr(text, "start", 0)
-    if clause and changed(text, at, at + len(clause)):
-        return _sentence(text, found.start(), at + len(clause))
-    return clause or None
-
-
-def _sentence(text: str, start: int, end: int) -> Span:
-    """`wrong answer is 5`, `answer is 5, which is wrong`: an announcement with what takes it back,
-    so that whoever compares it sees that."""
-    stops = (".", "\n")
-    first = max(text.rfind(stop, max(0, start - MAX_BESIDE_CHARS), start) for stop in stops)
-    last = min((at for stop in stops if (at := text.find(stop, end)) >= 0), default=len(text))
-    begin = first + 1 if first >= 0 else max(0, start - MAX_BESIDE_CHARS)
-    return _unmarked(Span.cut(text, begin, min(last, end + MAX_BESIDE_CHARS)))
-
-
-def _last_said(text: str) -> re.Match[str] | None:
-    """The last announcement: tried at the last of its words, and everywhere where these fail."""
-    lowered = text.lower()
-    if len(lowered) == len(text):
-        end = len(text)
-        for _ in range(4):
-            end = max(lowered.rfind(word, 0, end) for word in _SAYING)
-            found = _SAID.match(text, end) if end >= 0 else None
-            if found is not None or end < 0:
-                return found
-    found = None
-    for found in _SAID.finditer(text):  # noqa: B007 - the last one is wanted
-        pass
-    return found
-
-
-def _after_label(text: str) -> Span | None:
-    """GSM8K's other habit: a last line `A: 18`."""
-    start = 2 if text.startswith("A:") else -1
-    at = text.rfind("\nA:")
-    if at >= 0:
-        start = at + 3
-    if start < 0 or "\n" in text[start:].strip():
-        return None
-    return _unmarked(Span.cut(text, start, len(text)))
-
-
-def _clause(text: str, start: int) -> Span:
-    """From `start` to the end of the clause; mathematics between dollars is not cut."""
-    math = _MATH.match(text, start)
-    if math is not None:
-        following = text[math.end() : math.end() + 200]
-        rest = _CLAUSE.search(following)
-        end = math.end() + (rest.start() if rest else min(len(following), 200))
-        if re.search(r"\\text|[A-Za-z$\\]", text[math.end() : end]) and "\n" not in text[start:end]:
-            return _unmarked(Span.cut(text, start, end))
-        return Span.cut(text, start, math.end())
-    end_of_line = text.find("\n\n", start)
-    stop = end_of_line if end_of_line >= 0 else len(text)
-    stop = min(stop, start + MAX_ANSWER_CHARS)
-    cut = _CLAUSE.search(text, start, stop)
-    return _unmarked(Span.cut(text, start, cut.start() if cut else stop))
-
-
-def _unmarked(span: Span) -> Span:
-    """Without Markdown's stars and the sentence's stop."""
-    start, end = 0, len(span)
-    while start < end and span[start] in _MARKS:
-        start += 1
-    while end > start and span[end - 1] in "`*_ \t\r\n.,;。":
-        end -= 1
-    return Span.cut(span, start, end)
 
 
 def mathematics(text: str) -> Span | None:
@@ -461,7 +337,7 @@ def answer(text: str) -> Span | None:
     spoken = strip_thoughts(text)
     if spoken is None:
         return None
-    found = marked(spoken)
+    found = marked_answer(spoken)
     if found is not None:
         return found or None
     found = mathematics(spoken) or last_number(spoken)
@@ -475,3 +351,42 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     part = text[start:end]
     left = len(part) - len(part.lstrip())
     return Span.cut(text, start + left, start + max(len(part.rstrip()), left))
+
+
+_WHICH: Final = 'which: "last"|"first" = "last"'
+RULES: tuple[Rule, ...] = (
+    rule(
+        f"extract.boxed(text: text, *, {_WHICH}) -> text?", RowKernel(boxed),
+        r"What stands in the last (or first) \boxed{…}; null where there is none.",
+        example=r'extract.boxed("so \boxed{42}")',
+    ),
+    rule(
+        f"extract.tag(text: text, name: text, *, {_WHICH}) -> text?", RowKernel(tag),
+        "What stands in the last (or first) <name>…</name>, trimmed.",
+        example='extract.tag("<answer>4</answer>", "answer")',
+    ),
+    rule(
+        f"extract.after(text: text, marker: text, *, {_WHICH}) -> text?",
+        RowKernel(after), "The rest of the line after the last (or first) marker.",
+        example='extract.after("#### 4", "####")',
+    ),
+    rule("extract.last_number(text: text) -> text?", RowKernel(last_number),
+         "The last number, as it is written.", example='extract.last_number("3 or 4")'),
+    rule("extract.first_number(text: text) -> text?", RowKernel(first_number),
+         "The first number, as it is written.", example='extract.first_number("3 or 4")'),
+    rule(
+        f'extract.fence(text: text, *, language: text = "", {_WHICH}) -> text?',
+        RowKernel(fence), "What stands in the last (or first) fenced code block.",
+    ),
+    rule(
+        f"extract.regex(text: text, pattern: pattern, *, {_WHICH}, group: num = 0) -> text?",
+        RowKernel(regex), "The last (or first) find of a pattern, or one of its groups.",
+        example=r'extract.regex("a 12", re"\d+")',
+    ),
+    rule("extract.strip_thoughts(text: text) -> text?", RowKernel(strip_thoughts),
+         "What follows the last </think>; null where a thought is open and never closed.",
+         example='extract.strip_thoughts("<think>hm</think> 4")'),
+    rule("extract.answer(text: text) -> text?", RowKernel(answer),
+         "The final answer by the usual habits: box, <answer>, ####, the answer is, last number.",
+         example='extract.answer("so the answer is 4.")'),
+)  # fmt: skip

@@ -18,8 +18,16 @@ them), and the order of rows does not matter, except to `argmax`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+from grpo_rewards.columns import Column, Status
+from grpo_rewards.rules.nulls import strict
+from grpo_rewards.rules.rule import COUNT, GroupKernel, Rule, as_argument, rule
+from grpo_rewards.types import UNIT, Interval
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -191,3 +199,43 @@ def length_relative(n_tokens: Floats, correct: Floats, present: Bools, groups: I
     reward = np.clip(0.5 - (n_tokens - least) / span, -0.5, 0.5)
     reward = np.where(correct != 0, reward, np.minimum(reward, 0.0))
     return np.where(present & varied[number], reward, 0.0), present.copy()
+
+
+def _grouped(function: Callable[..., Result]) -> GroupKernel:
+    """A group kernel from a function of arrays; no value of a group is UNDEFINED."""
+
+    def kernel(*args: Any, **options: Any) -> Column:
+        *columns, groups = args
+        present, status = strict(tuple(columns))
+        floats = [column.values.astype(np.float64, copy=False) for column in columns]
+        ints = {name: int(value) for name, value in options.items()}
+        values, has = function(*floats, present, groups, **ints)
+        undefined = np.where(status != 0, status, Status.UNDEFINED)
+        return Column(np.where(has, values, 0.0), has, np.where(has, 0, undefined).astype(np.uint8))
+
+    return GroupKernel(kernel)
+
+
+RULES: tuple[Rule, ...] = (
+    rule("group.mean(values: num) -> num", _grouped(mean),
+         "The mean of the group; rows without a value do not count.", range=as_argument),
+    rule("group.min(values: num) -> num", _grouped(min), "The least of the group.",
+         range=as_argument),
+    rule("group.max(values: num) -> num", _grouped(max), "The greatest of the group.",
+         range=as_argument),
+    rule("group.std(values: num, *, ddof: num = 0) -> num", _grouped(std),
+         "The standard deviation of the group; null below two values.", range=COUNT),
+    rule("group.zscore(values: num, *, ddof: num = 0) -> num", _grouped(zscore),
+         "How many standard deviations above the group's mean; 0 where all are alike."),
+    rule("group.rank(values: num) -> num", _grouped(rank),
+         "The place in the group, from 0 for the least to 1 for the greatest.", range=UNIT),
+    rule("group.argmax(values: num) -> num", _grouped(argmax),
+         "Which row of the group has the greatest value, from 0; the first of equals.",
+         range=COUNT),
+    rule("group.fraction(values: num) -> num", _grouped(fraction),
+         "The share of the group that is not 0: its pass rate.", range=UNIT),
+    rule("group.length_relative(n_tokens: num, correct: num) -> num",
+         _grouped(length_relative),
+         "Kimi k1.5's length reward: 0.5 for the shortest of the group to -0.5 for the longest;"
+         " a wrong one never gains by it.", range=Interval(-0.5, 0.5)),
+)  # fmt: skip

@@ -14,7 +14,9 @@ import numpy as np
 
 from grpo_rewards.columns import Outcome, Status
 from grpo_rewards.limits import MAX_JSON_CHARS, MAX_JSON_DEPTH, MAX_JSON_FIELDS
-from grpo_rewards.rules.format.json_schema import read
+from grpo_rewards.rules.format.json_schema import read_json
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
+from grpo_rewards.types import UNIT
 
 
 class _Unreadable(ValueError):
@@ -80,7 +82,7 @@ def _value(text: str) -> Any:
     if len(text) > MAX_JSON_CHARS:
         raise _Unreadable
     try:
-        return read(text)
+        return read_json(text)
     except (ValueError, RecursionError):
         raise _Unreadable from None
 
@@ -111,3 +113,13 @@ def _leaf(value: Any) -> tuple[str, Any]:
     if isinstance(value, dict | list | tuple | np.ndarray):
         return "empty", isinstance(value, dict)
     return "number", value
+
+
+RULES: tuple[Rule, ...] = (
+    rule("json.field_f1(text: text, gold: any) -> num?", RowKernel(f1),
+         "The F1 of a JSON text's fields against those of the gold; 0 for what is no JSON.",
+         range=UNIT, cost=2, example='json.field_f1("[1, 2]", "[2, 3]")'),
+    rule("json.text(value: any) -> text?", RowKernel(text_of),
+         "A JSON value as text, which a format can be matched with; null for what is no JSON.",
+         example='json.text("[1, 2]")'),
+)  # fmt: skip

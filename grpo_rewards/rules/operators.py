@@ -1,19 +1,106 @@
-"""The catalog's rows for operators and arithmetic functions; their kernels are in arithmetic.py."""
+"""The operators and the functions of numbers: their kernels, ranges and entries.
+
+Kernels are strict in null and never give NaN or infinity: a result is absent where an argument is,
+and where arithmetic has no finite value the result is null with status UNDEFINED. Source of the
+semantics: docs/reward-language.md, "Null and error".
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from grpo_rewards.rules import nulls as a
+from grpo_rewards.columns import Column, Status
+from grpo_rewards.rules.nulls import strict
 from grpo_rewards.rules.rule import ColumnKernel, RangeRule, Rule, rule
 from grpo_rewards.types import EVERYTHING, UNIT, Interval
 
+Array = npt.NDArray[Any]
 Options = Mapping[str, Any]
 Ranges = Sequence[Interval]
+
+
+# Kernels
+
+
+def numeric(function: Callable[..., Array]) -> Callable[..., Column]:
+    """A column kernel from a numpy function of float arrays; no finite value → UNDEFINED."""
+
+    def kernel(*columns: Column, **options: Any) -> Column:
+        present, status = strict(columns)
+        with np.errstate(all="ignore"):
+            values = function(*(_floats(column) for column in columns), **options)
+        undefined = present & ~np.isfinite(values)
+        status[undefined] = Status.UNDEFINED
+        present &= ~undefined
+        return Column(np.where(present, values, 0.0), present, status)
+
+    return kernel
+
+
+def truth(function: Callable[..., Array]) -> Callable[..., Column]:
+    """A column kernel from a numpy function that compares arrays."""
+
+    def kernel(*columns: Column) -> Column:
+        present, status = strict(columns)
+        arrays = (c.values if c.values.dtype == object else _floats(c) for c in columns)
+        values = np.asarray(function(*arrays), bool) & present
+        return Column(values, present, status)
+
+    return kernel
+
+
+def _floats(column: Column) -> npt.NDArray[np.float64]:
+    return column.values.astype(np.float64, copy=False)
+
+
+def clamp(value: Array, lo: Array, hi: Array) -> Array:
+    """value kept inside lo..hi; lo wins where they cross."""
+    return np.maximum(np.minimum(value, hi), lo)
+
+
+def minimum(*values: Array) -> Array:
+    return np.asarray(np.minimum.reduce(values))
+
+
+def maximum(*values: Array) -> Array:
+    return np.asarray(np.maximum.reduce(values))
+
+
+def within(value: Array, lo: Array, hi: Array) -> Array:
+    return (value >= lo) & (value <= hi)
+
+
+def one_of(value: Array, *choices: Array) -> Array:
+    result = np.zeros(len(value), bool)
+    for choice in choices:
+        result |= np.asarray(value == choice, bool)
+    return result
+
+
+def is_null(column: Column) -> Column:
+    """`x == null`: always true or false, except that an error stays an error."""
+    error = column.is_error
+    return Column(column.is_null, ~error, np.where(error, column.status, 0).astype(np.uint8))
+
+
+def logical_not(column: Column) -> Column:
+    """Kleene's not: null stays null, an error an error."""
+    return Column(~column.values.astype(bool) & column.present, column.present, column.status)
+
+
+def piecewise_linear(at: Column, *points: Column) -> Column:
+    """Linear between the points (x0, y0, x1, y1, …), constant outside them."""
+    xs = np.array([column.values[0] for column in points[0::2]], float)
+    ys = np.array([column.values[0] for column in points[1::2]], float)
+    return numeric(lambda values: np.interp(values, xs, ys))(at)
+
+
+# Ranges
 
 
 def _compared(op: str) -> RangeRule:
@@ -22,20 +109,16 @@ def _compared(op: str) -> RangeRule:
     def by_range(args: Ranges, _options: Options) -> Interval:
         left, right = args
         below, above = left.hi < right.lo, left.lo > right.hi
-        if op in ("<", "<="):
-            yes, no = (
-                below or (op == "<=" and left.hi <= right.lo),
-                above or (op == "<" and left.lo >= right.hi),
-            )
-        elif op in (">", ">="):
-            yes, no = (
-                above or (op == ">=" and left.lo >= right.hi),
-                below or (op == ">" and left.hi <= right.lo),
-            )
-        else:
-            yes, no = False, below or above
-            yes, no = (no, yes) if op == "!=" else (yes, no)
-        return Interval(1, 1) if yes else Interval(0, 0) if no else UNIT
+        at_most, at_least = left.hi <= right.lo, left.lo >= right.hi
+        always, never = {
+            "<": (below, at_least),
+            "<=": (at_most, above),
+            ">": (above, at_most),
+            ">=": (at_least, below),
+            "==": (False, below or above),
+            "!=": (below or above, False),
+        }[op]
+        return Interval(int(always), int(always)) if always or never else UNIT
 
     return by_range
 
@@ -86,18 +169,18 @@ def _each(function: Any) -> RangeRule:
 
 
 def _numeric(signature: str, function: Any, doc: str, by_range: RangeRule, **more: Any) -> Rule:
-    return rule(signature, ColumnKernel(a.numeric(function)), doc, range=by_range, cost=0, **more)
+    return rule(signature, ColumnKernel(numeric(function)), doc, range=by_range, cost=0, **more)
 
 
 def _compare(op: str, function: Any, doc: str) -> Rule:
-    kernel = ColumnKernel(a.truth(function))
+    kernel = ColumnKernel(truth(function))
     kind = "any" if op in ("==", "!=") else "num"
     signature = f"{op}(left: {kind}, right: {kind}) -> bool"
     commutes = op in ("==", "!=")
     return rule(signature, kernel, doc, range=_compared(op), cost=0, commutes=commutes)
 
 
-OPERATORS: tuple[Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     _numeric(
         "+(left: num, right: num) -> num", np.add, "Sum.",
         lambda r, _: r[0] + r[1], commutes=True,
@@ -114,7 +197,7 @@ OPERATORS: tuple[Rule, ...] = (
         lambda r, _: r[0] / r[1],
     ),
     _numeric(
-        "**(base: num, exponent: num) -> num", a.power,
+        "**(base: num, exponent: num) -> num", np.power,
         "Power; null where it is no finite real number.", lambda r, _: r[0] ** r[1],
     ),
     _numeric("neg(value: num) -> num", np.negative, "The number with its sign changed.",
@@ -126,25 +209,25 @@ OPERATORS: tuple[Rule, ...] = (
     _compare(">", np.greater, "Greater than."),
     _compare(">=", np.greater_equal, "Greater than or equal."),
     rule(
-        "not(value: bool) -> bool", ColumnKernel(a.negate), "Kleene's not: null stays null.",
+        "not(value: bool) -> bool", ColumnKernel(logical_not), "Kleene's not: null stays null.",
         range=lambda r, _: Interval(1, 1) - r[0], cost=0,
     ),
-    rule("is_null(value: any?) -> bool", ColumnKernel(a.is_null),
+    rule("is_null(value: any?) -> bool", ColumnKernel(is_null),
          "Whether a value is null; an error stays an error.", cost=0),
-    rule("within(value: num, lo: num, hi: num) -> bool", ColumnKernel(a.truth(a.within)),
+    rule("within(value: num, lo: num, hi: num) -> bool", ColumnKernel(truth(within)),
          "Whether a number lies between two others: `x in lo..hi`.", cost=0),
-    rule("in(value: any, choices: any...) -> bool", ColumnKernel(a.truth(a.one_of)),
+    rule("in(value: any, choices: any...) -> bool", ColumnKernel(truth(one_of)),
          "Whether a value is one of several: `x in [a, b]`.", cost=0),
-    rule("schedule(at: num, points: num...) -> num", ColumnKernel(a.schedule),
+    rule("schedule(at: num, points: num...) -> num", ColumnKernel(piecewise_linear),
          "Linear between points, constant outside: `schedule(step, 0 -> 0.0, 200 -> 1.0)`.",
          range=_schedule, cost=0, example="schedule(step, 0 -> 0.0, 200 -> 1.0)"),
     _numeric("abs(value: num) -> num", np.abs, "Size of a number, without its sign.", _abs,
              example="abs(2 - 5)"),
-    _numeric("min(values: num...) -> num", a.minimum, "The least of several numbers.", _each(min),
+    _numeric("min(values: num...) -> num", minimum, "The least of several numbers.", _each(min),
              example="min(1, 2, 3)"),
-    _numeric("max(values: num...) -> num", a.maximum, "The greatest of several numbers.",
+    _numeric("max(values: num...) -> num", maximum, "The greatest of several numbers.",
              _each(max), example="max(1, 2, 3)"),
-    _numeric("clamp(value: num, lo: num, hi: num) -> num", a.clamp,
+    _numeric("clamp(value: num, lo: num, hi: num) -> num", clamp,
              "The number, kept inside lo..hi.", _clamp, example="clamp(7, 0, 1)"),
     _numeric("round(value: num) -> num", np.rint, "The nearest whole number, halves to even.",
              _monotone(round), example="round(2.6)"),

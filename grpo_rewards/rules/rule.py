@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from grpo_rewards.columns import Column, Status
+from grpo_rewards.columns import Column
 from grpo_rewards.syntax.tree import Call, as_expr
 from grpo_rewards.types import EVERYTHING, UNIT, Interval, Level, Type
 
@@ -99,8 +99,18 @@ class Deferred:
 DEFERRED = Deferred()
 
 Kernel = RowKernel | ColumnKernel | GroupKernel | DatasetKernel
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
+Mark = tuple[int, int, str, str]
 #: From the ranges of the arguments and the options to the range of the result.
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
+
+
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
+Mark = tuple[int, int, str, str]
+#: From a rule's arguments and its value in one row to the places to show.
+Marker = Callable[[Sequence[Any], Any], list[Mark]]
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,9 @@ class Rule:
 
     `cost` orders the plan: 0 arithmetic on columns, 1 a scan of the text, 2 parsing, 3 search.
     `validate` gets the arguments that are constants (others None) and the options, and returns a
-    complaint or None; it runs when a ruleset is checked. `identity` tells rules of one name apart
-    that are not in the catalog: a user's own.
+    complaint or None; it runs when a ruleset is checked. `marks` gets the arguments and the value
+    of a row and returns what to point at in its completion. `identity` tells
+    rules of one name apart that are not in the catalog: a user's own.
     """
 
     name: str
@@ -125,6 +136,7 @@ class Rule:
     commutes: bool = False
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None
     identity: str = ""
+    marks: Marker | None = None
 
     @property
     def level(self) -> Level:
@@ -168,6 +180,7 @@ def rule(
     example: str = "",
     commutes: bool = False,
     validate: Callable[[Sequence[Any], Mapping[str, Any]], str | None] | None = None,
+    marks: Marker | None = None,
 ) -> Rule:
     """A rule from its signature. `range` defaults to 0..1 for a bool and everything for a num."""
     name, params, returns = parse_signature(signature)
@@ -175,8 +188,18 @@ def rule(
     fixed = default if range is None else range
     by_range: RangeRule = (lambda _args, _options: fixed) if isinstance(fixed, Interval) else fixed
     return Rule(
-        name, signature, params, returns, by_range, cost, kernel, doc, example, commutes, validate
-    )
+        name, signature, params, returns, by_range, cost, kernel, doc, example, commutes, validate,
+        marks=marks,
+    )  # fmt: skip
+
+
+#: The range of what is counted: 0, 1, 2, …
+COUNT = Interval(0)
+
+
+def as_argument(ranges: Sequence[Interval], _options: Mapping[str, Any]) -> Interval:
+    """The range of a result that lies among the values of the first argument, as a mean does."""
+    return ranges[0]
 
 
 _SIGNATURE = re.compile(r"([a-z_.0-9*/+<>=!?-]+)\((.*)\) -> (\S+)")
@@ -234,13 +257,3 @@ def parse_type(text: str) -> Type:
     if text.startswith("list[") and text.endswith("]"):
         return Type("list", item=parse_type(text[5:-1]))
     return Type(text)
-
-
-def bounded(lo: float, hi: float) -> Interval:
-    """A range, written short for the catalog's tables."""
-    return Interval(lo, hi)
-
-
-def is_value(status: Status) -> bool:
-    """Whether a status leaves its value usable on its own (no null, no error by itself)."""
-    return status == Status.OK

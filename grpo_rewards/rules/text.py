@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_rewards.columns import Span
 from grpo_rewards.limits import MAX_PATTERN_CHARS, MAX_REPETITION_CHARS, MAX_REPETITION_UNITS
-from grpo_rewards.rules.language.scripts import UNIT
+from grpo_rewards.rules.language.scripts import COUNTED_UNIT
+from grpo_rewards.rules.rule import COUNT, RowKernel, Rule, rule
+from grpo_rewards.types import UNIT, Interval
 
 _FLAGS = {"i": "case_sensitive", "s": "dot_nl", "m": "one_line"}
 
@@ -110,7 +112,7 @@ def units(text: str) -> list[str]:
     >>> units("So, 我们 go!")
     ['So', '我', '们', 'go']
     """
-    return UNIT.findall(text)
+    return COUNTED_UNIT.findall(text)
 
 
 def repetition(text: str, *, n: int = 3) -> float | None:
@@ -204,3 +206,61 @@ def cosine_length(
     done = max(n_tokens, 0) / max_len
     value = long + 0.5 * (short - long) * (1 + math.cos(done * math.pi))
     return min(max(value, min(short, long)), max(short, long))
+
+
+def _check_ngrams(_args: Any, options: Mapping[str, Any]) -> str | None:
+    n = options["n"]
+    return None if n >= 1 and n == int(n) else "n is the length of an n-gram, a whole number from 1"
+
+
+def _cosine(_ranges: Sequence[Interval], options: Mapping[str, Any]) -> Interval:
+    return Interval(min(options.values()), max(options.values()))
+
+
+RULES: tuple[Rule, ...] = (
+    rule("text.length(text: text) -> num", RowKernel(length), "Characters.", range=COUNT,
+         example='text.length("four")'),
+    rule("text.words(text: text) -> num", RowKernel(words),
+         "Words; scripts without spaces count by letters.", range=COUNT,
+         example='text.words("two words")'),
+    rule("text.count(text: text, needle: text) -> num", RowKernel(count),
+         "How often a text occurs, without overlap.", range=COUNT,
+         example='text.count("banana", "an")'),
+    rule("text.contains(text: text, needle: text) -> bool", RowKernel(contains),
+         "Whether a text occurs.", example='text.contains("banana", "nan")'),
+    rule("text.starts_with(text: text, start: text) -> bool", RowKernel(starts_with),
+         "Whether a text begins so.", example='text.starts_with("banana", "ban")'),
+    rule("text.ends_with(text: text, end: text) -> bool", RowKernel(ends_with),
+         "Whether a text ends so.", example='text.ends_with("banana", "na")'),
+    rule("text.strip(text: text) -> text", RowKernel(strip),
+         "The text without white space at its ends."),
+    rule("text.lower(text: text) -> text", RowKernel(lower), "The text in lower case."),
+    rule("text.strip_commas(text: text) -> text", RowKernel(strip_commas),
+         "The text without commas."),
+    rule("text.repetition(text: text, *, n: num = 3) -> num?", RowKernel(repetition),
+         "The share of n-grams of words that occurred before; null below n words.", range=UNIT,
+         validate=_check_ngrams, example='text.repetition("a b c a b c", n=3)'),
+    rule("text.repetition_ids(ids: list[num], *, n: num = 3) -> num?",
+         RowKernel(repetition_ids),
+         "The share of n-grams of tokens that occurred before; null below n tokens.", range=UNIT,
+         validate=_check_ngrams),
+    rule(
+        "text.overlong(n_tokens: num, max_len: num, cache: num) -> num",
+        RowKernel(overlong),
+        "DAPO's soft punishment of length: 0, then falling to -1 over the last `cache` tokens.",
+        range=Interval(-1, 0), cost=0, example="text.overlong(95, 100, 10)",
+    ),
+    rule("text.outside(text: text, spans: text?...) -> text", RowKernel(outside),
+         "What is left of a text without some spans of it.",
+         example='text.outside("a b", extract.first_number("a b"))'),
+    rule(
+        "text.cosine_length(n_tokens: num, correct: num, max_len: num, *, correct_short: num = 1,"
+        " correct_long: num = 0.5, wrong_short: num = -1, wrong_long: num = -0.5,"
+        " exceed: num = -1) -> num?",
+        RowKernel(cosine_length),
+        "The cosine length reward: right is better short, wrong is better long.",
+        range=_cosine, cost=0, example="text.cosine_length(50, 1, 100)",
+    ),
+    rule("matches(text: text, pattern: pattern) -> bool", RowKernel(matches),
+         'Whether a pattern is found in a text: `x matches re"…"`.'),
+)  # fmt: skip

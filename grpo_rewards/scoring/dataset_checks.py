@@ -2,7 +2,7 @@
 
 checks = gr.Checks(scorer)
 for batch in batches:
-    scores = checks(**batch)       # as scorer(**batch), and added up
+    scores = checks(**batch)       # what scorer(**batch) gives
 for result in checks.results():
     print(result.name, result.verdict, result.values)
 """
@@ -18,7 +18,7 @@ import numpy as np
 from grpo_rewards.columns import Column
 from grpo_rewards.compiler.graph import CheckCase
 from grpo_rewards.compiler.plan import Plan
-from grpo_rewards.rules.dataset import restore, saved
+from grpo_rewards.rules.dataset import accumulator_state, restore
 from grpo_rewards.rules.rule import Accumulator, DatasetKernel
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.scorer import Scorer
@@ -27,8 +27,8 @@ from grpo_rewards.scoring.scores import Scores
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: whether it held, None where that has no answer (no row had a value), and the
-    values over the dataset that it rests on, by their text."""
+    """The result of one check: whether it held (None where no row had a value), and the values over
+    the dataset that it rests on, by their text."""
 
     name: str
     text: str
@@ -67,7 +67,7 @@ class Checks:
 
     def state(self) -> dict[str, Any]:
         """What was added up so far, as plain values; see `restore`."""
-        return {str(part): saved(found) for part, found in self._accumulators.items()}
+        return {str(part): accumulator_state(found) for part, found in self._accumulators.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the `state` of another `Checks` of the same ruleset."""

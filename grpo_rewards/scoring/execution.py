@@ -1,8 +1,8 @@
 """Plan × columns → one column per output.
 
-Every op fills one column for the whole batch, only in the rows that are needed: `if`, `and`, `or`
-and `??` decide row by row which of their arguments run. Keyed ops run once per distinct arguments
-and remember, within a bound, what they found.
+Every op fills one column for the whole batch, but only in the rows where it is needed: `if`, `and`,
+`or` and `??` decide row by row which of their arguments run. Keyed ops run once per distinct
+arguments and remember, within a bound, what they found.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Rows = npt.NDArray[np.intp]
 
 
 class Pool(Protocol):
-    """Whatever runs slow work aside: `workers.Workers`, or the same process."""
+    """What runs slow work: processes (`workers.pool.Workers`), or this one (`Inline`)."""
 
     def map(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """One result per argument tuple; a Status where the work was cut short."""
@@ -48,8 +48,8 @@ class Pool(Protocol):
 
 @dataclass(slots=True)
 class OpStats:
-    """What one op cost and came to: `hits` rows answered from memory, `deferred` distinct items
-    sent aside, `kills` deadlines that struck, `nulls` rows without a value."""
+    """What one op cost and came to: `hits` rows were answered from memory, `deferred` distinct
+    items were handed to the pool, `kills` deadlines struck, `nulls` rows have no value."""
 
     seconds: float = 0.0
     rows: int = 0
@@ -59,7 +59,7 @@ class OpStats:
     nulls: int = 0
 
     def add(self, other: OpStats) -> None:
-        """Take in what the same op cost elsewhere."""
+        """Add what the same op cost in another batch."""
         self.seconds += other.seconds
         self.rows += other.rows
         self.hits += other.hits
@@ -106,7 +106,7 @@ def _filler(type_: Type) -> Any:
 class Execution:
     """One batch going through one plan. `groups` [B] numbers the groups; None where unused.
 
-    `given` holds columns [B] of nodes that are known already: what a whole dataset came to.
+    `given` holds columns [B] of nodes that are known already, such as the mean of a dataset.
     """
 
     plan: Plan
@@ -222,7 +222,7 @@ class Execution:
             state.put(nulls, _as_type(self.need(right, nulls), nulls, node.type))
 
     def _settle(self, node: GraphNode, state: _State, todo: Mask) -> None:
-        """A named result leaves the ruleset: errors become what the policy says, else null."""
+        """The column of a named result, in which errors become what the policy says, else null."""
         column = self.need(node.args[0], todo)
         state.put(todo, _as_type(column, todo, node.type))
         for error, value in node.option("on_error"):
@@ -246,7 +246,7 @@ class Execution:
                 assert self.groups is not None
                 return function(*columns, self.groups[rows], **options)
             case DatasetKernel():
-                raise AssertionError(f"{rule.name} is given, not computed")  # see `given`
+                raise AssertionError(f"{rule.name} is given, not computed")
             case RowKernel() as kernel:
                 return self._rows(number, node, rule, kernel, columns, options, stats)
 
@@ -260,7 +260,8 @@ class Execution:
         options: dict[str, Any],
         stats: OpStats,
     ) -> Column:
-        """A row kernel over columns: strict in null where the signature says so."""
+        """The column of a row kernel, which runs in the rows whose arguments its signature allows
+        to be null, or that have them all."""
         ready, status = ready_rows(rule.types(len(columns)), columns)
         values: list[Any] = [None] * len(ready)
         codes: list[int] = status.tolist()
@@ -296,7 +297,8 @@ class Execution:
         options: dict[str, Any],
         stats: OpStats,
     ) -> Iterator[tuple[tuple[Any, ...], Outcome]]:
-        """The distinct arguments that need the slow half of a kernel, each with its outcome."""
+        """The distinct arguments that need the slow half of a kernel, each with its outcome: from
+        the memo on disk where it is there, else from the pool."""
         if not keys:
             return
         assert kernel.finish is not None and self.pool is not None
@@ -324,7 +326,8 @@ class Execution:
 
 @contextmanager
 def _row_of_the_batch(rows: Rows) -> Iterator[None]:
-    """A kernel counts the rows that it was given; an error names the row of the batch."""
+    """Renumbers the row of a RuleError: a kernel counts the rows that it was given, and the error
+    is to name the row of the batch."""
     try:
         yield
     except RuleError as error:
@@ -377,7 +380,7 @@ def _column(values: list[Any], codes: list[int], type_: Type) -> Column:
 
 
 def _finite(outcome: Outcome) -> Outcome:
-    """A number that a float cannot hold is no value."""
+    """The outcome, with UNDEFINED for a number that no float can hold."""
     value = outcome[0]
     if value is None or isinstance(value, bool | str):
         return outcome

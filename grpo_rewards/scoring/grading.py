@@ -1,4 +1,4 @@
-"""Grading a completion against a gold outside of any ruleset: the facade of math answer checking.
+"""Grading a completion against a gold outside of any ruleset.
 
 grade("1/2", "so the answer is 0.5")         one pair
 grade_batch(golds, completions)              many, with one worker for what only SymPy can tell
@@ -14,9 +14,11 @@ from typing import Any
 
 from grpo_rewards.columns import Outcome, Span, Status
 from grpo_rewards.errors import BatchError
+from grpo_rewards.limits import MAX_GRADE_S
 from grpo_rewards.rules.math import equality
-from grpo_rewards.rules.math.equality import Gold, Verdict, compile_gold
-from grpo_rewards.rules.math.latex.parser import parse
+from grpo_rewards.rules.math.answers import Gold
+from grpo_rewards.rules.math.equality import Verdict, compile_gold
+from grpo_rewards.rules.math.latex.parser import parse_math
 from grpo_rewards.rules.math.normalise import normalised
 from grpo_rewards.scoring.workers.pool import Inline, Workers
 
@@ -44,7 +46,7 @@ class Grade:
     def trees(self) -> dict[str, str]:
         """The trees of both sides as text, or why there is none."""
         sides = {"answer": self.answer or "", "gold": self.gold}
-        return {name: str(parse(normalised(text))) for name, text in sides.items()}
+        return {name: str(parse_math(normalised(text))) for name, text in sides.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -53,16 +55,15 @@ class Grade:
 
 _SHARED: Workers | None = None
 _LOCK = threading.Lock()
-DEADLINE_S = 1.0  # a pair never takes longer than two seconds, what surrounds it included
-PROCESSES = 2  # one stands ready while another, killed at its deadline, is replaced
+_PROCESSES = 2  # so that one is ready while the other, killed at its deadline, is replaced
 
 
 def _workers() -> Workers:
-    """The process's own workers, started when a pair first needs them (a second, once)."""
+    """The workers of this process, started when a pair first needs them, which takes a second."""
     global _SHARED
     with _LOCK:
         if _SHARED is None:
-            _SHARED = Workers(processes=PROCESSES, deadline_s=DEADLINE_S)
+            _SHARED = Workers(processes=_PROCESSES, deadline_s=MAX_GRADE_S)
         return _SHARED
 
 
@@ -73,7 +74,7 @@ def grade(
     workers: Workers | Inline | None = None,
     **options: Any,
 ) -> Grade:
-    r"""Whether a completion answers the gold. `options` are those of `equal.equal`.
+    r"""Whether a completion answers the gold. `options` are those of `math.equal`.
 
     >>> grade("1/2", r"Therefore $\boxed{0.5}$.").correct, grade("((", "5").correct
     (True, None)
@@ -110,7 +111,7 @@ def grade_batch(
 
 def settle(answer: str, gold: str, options: dict[str, Any]) -> Outcome:
     """The slow half of one pair, for a worker."""
-    return equality.symbolic(answer, gold, **{**options, "extract": "none"})
+    return equality.decide(answer, gold, **{**options, "extract": "none"}).outcome
 
 
 def _settled(result: Outcome | Status, verdict: Verdict) -> Verdict:

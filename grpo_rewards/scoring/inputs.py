@@ -1,7 +1,7 @@
-"""What a caller passes → typed columns: the one place where a batch can be wrong.
+"""From what a caller passes to typed columns: the one place where a batch can be wrong.
 
-A value of the wrong type is the batch's fault and raises, with column and row. A value that is
-absent (None, NaN, pandas' NA) is null, and a completion over the limit is an error on its row.
+A value of the wrong type is a fault of the batch and raises, with column and row. A value that is
+absent (None, NaN, pandas' NA) is null, and a completion over the limit is an error in its row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def batch_size(columns: Mapping[str, Any]) -> int:
         shown = ", ".join(f"{name} has {length}" for name, length in sized.items())
         raise BatchError(f"columns differ in length: {shown}")
     if not sized:
-        raise BatchError("no columns given\n  hint: scorer(completion=[…], gold=[…])")
+        raise BatchError("no columns given", hint="scorer(completion=[…], gold=[…])")
     return next(iter(sized.values()))
 
 
@@ -40,12 +40,12 @@ def _length(name: str, values: Any) -> int | None:
         return None  # one number for all rows, as in step=100
     if isinstance(values, str) or not hasattr(values, "__len__"):
         kind = type(values).__name__
-        raise BatchError(f"column `{name}` is a {kind}\n  hint: pass a list, one value a row")
+        raise BatchError(f"column `{name}` is a {kind}", hint="pass a list, one value a row")
     return len(values)
 
 
 def ambient(step: float | None, progress: float | None) -> dict[str, float]:
-    """The columns of a moment of a run, for what a caller gives."""
+    """The columns that tell where a run stands, as far as the caller knows."""
     given = {"step": step, "progress": progress}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -60,17 +60,25 @@ def bind(spec: InputSpec, columns: Mapping[str, Any], size: int, *, limit_chars:
             return _typed(spec, source, rows, limit)
     if spec.has_default:
         return _typed(spec, spec.name, [spec.default] * size, MAX_TEXT_CHARS)
-    wanted = " or ".join(f"`{source}`" for source in spec.names)
-    close = difflib.get_close_matches(spec.name, list(columns), n=1)
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    raise _missing(spec, list(columns))
+
+
+def _missing(spec: InputSpec, columns: list[str]) -> BatchError:
+    """The error of a batch that does not bring an input."""
     if spec.level == Level.CONST:
-        message = f"the ruleset is scheduled: its scores depend on `{spec.name}`"
         value = 100 if spec.name == "step" else 0.5
-        hint = f"pass {spec.name}={value}, or --{spec.name} {value} for files"
-        raise BatchError(f"{message}\n  hint: {hint}")
-    raise BatchError(
-        f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}"
-        f"\n  hint: {hint}pass {spec.name}=[…], or --map {spec.name}=COLUMN for files"
+        return BatchError(
+            f"the ruleset is scheduled: its scores depend on `{spec.name}`",
+            missing=spec.name,
+            remedy=f"pass {spec.name}={value}",
+        )
+    wanted = " or ".join(f"`{source}`" for source in spec.names)
+    close = difflib.get_close_matches(spec.name, columns, n=1)
+    return BatchError(
+        f"column {wanted} is missing; the batch has {', '.join(columns) or 'none'}",
+        hint=f"did you mean `{close[0]}`?" if close else "",
+        missing=spec.name,
+        remedy=f"pass {spec.name}=[…]",
     )
 
 
@@ -87,10 +95,10 @@ def _typed(spec: InputSpec, source: str, values: Iterable[Any], limit: int) -> C
         try:
             row = _value(value, spec)
         except TypeError as error:
-            message = f"column `{source}`, row {i}: {error}, but the ruleset takes {spec.type}"
+            message = f"column `{source}`: {error}, but the ruleset takes {spec.type}"
             raise BatchError(message, row=i) from None
         if isinstance(row, str) and len(row) > limit:
-            # the blame rule: a completion is cut off with an error, a gold is no gold
+            # By the blame rule: a completion that is too long is an error, a gold is unreadable.
             fault = Status.TOO_LARGE if spec.level == Level.ROW else Status.UNPARSED
             row = Outcome(None, fault)
         rows.append(row)

@@ -1,9 +1,9 @@
-"""What keyed work found, kept across batches; on disk too, where the caller wants it.
+"""What keyed work found, kept from batch to batch, and on disk where the caller wants it.
 
 Memory holds the latest verdicts of one scorer. A `DiskMemo` holds what slow work came to (SymPy, a
 format that may backtrack) for later runs over the same data, under a key of the rule, its
-arguments, the versions of all engines and the code of the rules. Fast work is not stored: to do it
-again is cheaper than to read it.
+arguments, the versions of all libraries and the code of the rules. Fast work is not stored: to do
+it again is cheaper than to read it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from grpo_rewards.columns import Outcome, Status
-from grpo_rewards.errors import BatchError
+from grpo_rewards.errors import OutputError
 from grpo_rewards.limits import MAX_MEMO_ENTRIES, MAX_MEMO_MB
 
 FILE = "verdicts.sqlite3"
 _PAGE_BYTES = 4096
-_WAIT_S = 10.0  # for another process that writes
+_WAIT_S = 10.0  # how long to wait for another process that writes
 _SETUP = f"""
 PRAGMA page_size = {_PAGE_BYTES};
 PRAGMA journal_mode = WAL;
@@ -40,11 +40,11 @@ CREATE TABLE IF NOT EXISTS verdicts (
 
 
 class Memo:
-    """What keyed ops found, across batches; what was not asked for longest goes first. Threads may
-    share it.
+    """What keyed ops found, across batches. Threads may share it.
 
-    Two halves: the younger takes what is new or asked for again; when it is full it becomes the
-    older one, and what that held is forgotten. So no entry costs more than the first.
+    It has two halves: the younger takes what is new or asked for again; when it is full it becomes
+    the older one, and what that held is forgotten. So entries that nobody asks for go first, and
+    forgetting costs nothing.
     """
 
     def __init__(self, limit: int = MAX_MEMO_ENTRIES, disk: DiskMemo | None = None) -> None:
@@ -102,7 +102,7 @@ class DiskMemo:
             self._open()
         except (OSError, sqlite3.Error) as error:
             cause = getattr(error, "strerror", None) or str(error)
-            raise BatchError(f"{folder}: no memo can be kept here: {cause}") from None
+            raise OutputError(f"{folder}: no memo can be kept here: {cause}") from None
 
     def get(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Outcome | None:
         """What `function(*args)` came to in an earlier run, or None."""
@@ -224,8 +224,8 @@ def _read(key: bytes, text: Any, status: Any, seal: Any) -> Outcome | None:
 
 @functools.cache
 def code_digest() -> str:
-    """A digest of the code that verdicts come from: a development version changes without its
-    number."""
+    """A digest of the code that verdicts come from: all rules and grammars. While a version is in
+    development its code changes and its number does not."""
     found = hashlib.blake2b(digest_size=8)
     home = Path(__file__).parent.parent
     for path in sorted((*home.glob("rules/**/*.py"), *home.glob("grammars/*.lark"))):

@@ -1,4 +1,4 @@
-"""The facade: a ruleset, compiled and ready to score."""
+"""A ruleset, compiled and ready to score: `Scorer`, and the functions that make one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from grpo_rewards.adapters.registry import AdapterMethods
 from grpo_rewards.columns import Column
 from grpo_rewards.compiler.externs import fingerprints, load_functions
 from grpo_rewards.compiler.graph import Graph, TestCase
@@ -30,16 +31,8 @@ from grpo_rewards.syntax.files import companions, parse_file
 from grpo_rewards.syntax.parser import Parsed, parse_all
 from grpo_rewards.types import Interval
 
-if TYPE_CHECKING:
-    from grpo_rewards.adapters.datasets import MapFunction
-    from grpo_rewards.adapters.evals import LMEvalResults
-    from grpo_rewards.adapters.openrlhf import OpenRLHFReward
-    from grpo_rewards.adapters.trl import TRLReward
-    from grpo_rewards.adapters.verifiers import VerifiersReward
-    from grpo_rewards.adapters.verl import VerlReward
 
-
-class Scorer:
+class Scorer(AdapterMethods):
     """Scores batches: `scorer(completion=[…], gold=[…])` gives a `Scores`.
 
     Thread-safe, and picklable (it travels as its tree). `workers` is the number of processes for
@@ -69,12 +62,12 @@ class Scorer:
         self._functions.update(load_functions(parsed, functions or {}, allow=allow_extern))
         self._plan = Plan.of(self._graph, self._graph.columns)
         self._memo_folder = memo
-        disk = None if memo is None else DiskMemo(memo, versions=sorted(self.engine.items()))
+        disk = None if memo is None else DiskMemo(memo, versions=sorted(self.versions.items()))
         self._memo = Memo(disk=disk)
         self._pool: Pool | None = None
         self._lock = threading.RLock()
 
-    # What it is
+    # What the scorer is
 
     @property
     def ruleset(self) -> x.Ruleset:
@@ -107,9 +100,9 @@ class Scorer:
         return self._graph.hash()
 
     @property
-    def engine(self) -> dict[str, str]:
+    def versions(self) -> dict[str, str]:
         """Versions of all that a score can depend on besides the ruleset."""
-        return {**dict(engine_versions()), **fingerprints(self._functions)}
+        return {**dict(library_versions()), **fingerprints(self._functions)}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -146,7 +139,7 @@ class Scorer:
         lo_hi = f"reward in {self.ranges['reward']}"
         return f"{self._graph.name}  {self.hash[:12]}  {lo_hi}\n\n{self._plan.explain()}"
 
-    # What it does
+    # What the scorer does
 
     def __call__(self, **columns: Any) -> Scores:
         """The scores of a batch of columns, one value a row; columns it does not know are ignored.
@@ -160,12 +153,13 @@ class Scorer:
         """Runs a batch and gives its scores, whatever else its plan puts out."""
         outputs = execution.run()
         named = {name: outputs[name] for name in self._graph.columns}
-        return Scores(named, self.hash, self.engine, _seconds_by_output(execution), execution.stats)
+        seconds = _seconds_by_output(execution)
+        return Scores(named, self.hash, self.versions, seconds, execution.stats)
 
     def execute(
         self, plan: Plan, columns: Mapping[str, Any], *, needs_groups: bool = False
     ) -> Execution:
-        """A batch bound to a plan, ready to run; for those who look inside."""
+        """A batch bound to a plan, ready to run, for callers who want more than its scores."""
         size = batch_size(columns)
         limit = self._graph.settings.limit_chars
         inputs: dict[str, Column] = {}
@@ -176,8 +170,9 @@ class Scorer:
             groups = group_numbers(columns["group"], size)
         elif plan.needs_groups or needs_groups:
             raise BatchError(
-                "the ruleset looks at whole groups, and the batch has no `group` column"
-                "\n  hint: pass group=[0, 0, 1, 1, …], one id per prompt, or --group COLUMN"
+                "the ruleset looks at whole groups, and the batch has no `group` column",
+                missing="group",
+                remedy="pass group=[0, 0, 1, 1, …], one id per prompt",
             )
         return Execution(plan, inputs, size, groups, self._memo, self._get_pool())
 
@@ -193,55 +188,11 @@ class Scorer:
             return self._pool
 
     def do_slow_work_in(self, pool: Pool) -> None:
-        """Work of doubtful length goes through `pool` from now on, instead of worker processes of
-        this scorer's own: for a scorer that is in a worker itself."""
+        """Let work of doubtful length go through `pool` from now on, instead of through worker
+        processes of its own: for a scorer that is in a worker process itself."""
         self.close()
         with self._lock:
             self._pool = pool
-
-    # In other people's trainers (each takes the options of the class that it returns)
-
-    def as_trl(self, **options: Any) -> TRLReward:
-        """A reward function for TRL's `GRPOTrainer`; see `adapters.trl.TRLReward`."""
-        from grpo_rewards.adapters.trl import TRLReward
-
-        return TRLReward(self, **options)
-
-    def as_verl(self, **options: Any) -> VerlReward:
-        """A `custom_reward_function` for verl; see `adapters.verl.VerlReward`."""
-        from grpo_rewards.adapters.verl import VerlReward
-
-        return VerlReward(self, **options)
-
-    def as_openrlhf(self, **options: Any) -> OpenRLHFReward:
-        """A `reward_func` for OpenRLHF; see `adapters.openrlhf.OpenRLHFReward`."""
-        from grpo_rewards.adapters.openrlhf import OpenRLHFReward
-
-        return OpenRLHFReward(self, **options)
-
-    def as_verifiers(self, **options: Any) -> VerifiersReward:
-        """Functions and weights of a verifiers `Rubric`; see `adapters.verifiers`."""
-        from grpo_rewards.adapters.verifiers import VerifiersReward
-
-        return VerifiersReward(self, **options)
-
-    def as_map(self, **options: Any) -> MapFunction:
-        """A function for `datasets.Dataset.map`; see `adapters.datasets.MapFunction`."""
-        from grpo_rewards.adapters.datasets import MapFunction
-
-        return MapFunction(self, **options)
-
-    def as_lm_eval(self, **options: Any) -> LMEvalResults:
-        """A `process_results` for lm-eval; see `adapters.evals.LMEvalResults`."""
-        from grpo_rewards.adapters.evals import LMEvalResults
-
-        return LMEvalResults(self, **options)
-
-    def as_inspect(self) -> Any:
-        """A scorer for an Inspect `Task`; see `adapters.evals.inspect_scorer`."""
-        from grpo_rewards.adapters.evals import inspect_scorer
-
-        return inspect_scorer(self)
 
     def close(self) -> None:
         """End the worker processes; the next batch starts new ones."""
@@ -339,8 +290,8 @@ def compile(  # the field's word, as in re.compile
 
 
 @functools.cache
-def engine_versions() -> tuple[tuple[str, str], ...]:
-    """The engine fingerprint: package versions and the Unicode table."""
+def library_versions() -> tuple[tuple[str, str], ...]:
+    """The versions of the packages that scores depend on, and of the Unicode table."""
     packages: Sequence[str] = ("grpo-rewards", "sympy", "lark", "langdetect", "google-re2")
     versions = [(name, version_of(name)) for name in packages]
     return (*versions, ("unicode", unicodedata.unidata_version), ("numpy", np.__version__))

@@ -42,7 +42,7 @@ class Scores:
 
     columns: Mapping[str, Column]
     hash: str
-    engine: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     ops: Mapping[int, OpStats] = field(default_factory=dict)
 
@@ -133,7 +133,7 @@ def summarise(name: str, column: Column, seconds: float) -> Summary:
     """Mean, standard deviation and counts of one column; NaN where no row has a value."""
     values = column.values[column.present].astype(np.float64)
     mean, std = (float(values.mean()), float(values.std())) if len(values) else (np.nan, np.nan)
-    # a settled error is null by now; its status still tells
+    # The policy has turned errors into nulls by now; their status still tells them apart.
     error = ~column.present & (column.status >= Status.TIMEOUT)
     null = ~column.present & ~error
     return Summary(name, len(column), mean, std, int(null.sum()), int(error.sum()), seconds)

@@ -7,8 +7,8 @@
     GET  /healthz, /metrics, /openapi.json
 
 Everything is bounded: the body, the rows, the requests that wait (429 beyond), the seconds that one
-may take (504 beyond). What a client sent wrong is a 4xx with one message, and no completion is ever
-wrong. Scoring runs in threads; the loop stays free to answer.
+may take (504 beyond). A wrong request is answered with a 4xx and one message; a completion is never
+wrong. Scoring runs in threads, so that the event loop stays free to answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import asyncio
 import functools
 import hmac
 import json
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import prometheus_client as prometheus
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from grpo_rewards import json_text
 from grpo_rewards.adapters.openrlhf import OpenRLHFReward
 from grpo_rewards.adapters.verl import VerlReward
 from grpo_rewards.columns import Status
@@ -61,8 +60,8 @@ class ServeConfig:
     allow_upload: bool = False
 
 
-class Refused(Exception):
-    """A reply other than 200: the client's fault, or ours to do later."""
+class Refusal(Exception):
+    """A reply other than 200: the request is at fault, or it came at a bad moment."""
 
     def __init__(self, code: int, message: str, *, retry_s: int = 0) -> None:
         super().__init__(message)
@@ -71,7 +70,7 @@ class Refused(Exception):
 
 
 class Meter:
-    """What /metrics tells; a registry of its own, so that several servers live in one process."""
+    """What /metrics shows, in a registry of its own, so that several servers fit in one process."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
@@ -105,7 +104,7 @@ class Service:
         self.pool = ThreadPoolExecutor(self.config.threads, thread_name_prefix="score")
 
     def close(self) -> None:
-        """Let running work end, drop what waits, end the scorers' processes."""
+        """Let running work end, drop what waits, and end the processes of the scorers."""
         self.pool.shutdown(wait=True, cancel_futures=True)
         for scorer in (self.scorer, *self.uploads.values()):
             scorer.close()
@@ -113,7 +112,7 @@ class Service:
     # Requests
 
     async def answer(self, request: Request, work: Work) -> Response:
-        """The reply to a POST: read within the bounds, score in a thread, tell."""
+        """The reply to a POST: reads it within the bounds and scores it in a thread."""
         async with self._place():
             body = await self._json(request)
             scorer = self._scorer(request.query_params.get("ruleset", ""))
@@ -125,7 +124,7 @@ class Service:
     async def _place(self) -> Any:
         """A place in the queue; 429 where there is none."""
         if self.waiting >= self.config.max_queue:
-            raise Refused(429, "the queue is full; come back in a second", retry_s=1)
+            raise Refusal(429, "the queue is full; come back in a second", retry_s=1)
         self.waiting += 1
         self.meter.queue.set(self.waiting)
         try:
@@ -136,13 +135,13 @@ class Service:
 
     async def _json(self, request: Request) -> Any:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":  # what a web page may send unasked is something else
-            raise Refused(415, "send application/json")
+        if kind != "application/json":  # a web page may send other kinds to any address, unasked
+            raise Refusal(415, "send application/json")
         body = await self.body(request, self.config.max_body_bytes)
         try:
-            return _loads(body)
+            return json_text.read_value(body)
         except (ValueError, RecursionError) as error:
-            raise Refused(400, f"not JSON: {str(error)[:200]}") from None
+            raise Refusal(400, f"not JSON: {str(error)[:200]}") from None
 
     async def body(self, request: Request, limit: int) -> bytes:
         """The whole body; 413 as soon as it is longer than allowed."""
@@ -150,11 +149,11 @@ class Service:
         size = 0
         declared = request.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
-            raise Refused(413, f"a body may have {limit} bytes")
+            raise Refusal(413, f"a body may have {limit} bytes")
         async for part in request.stream():
             size += len(part)
             if size > limit:
-                raise Refused(413, f"a body may have {limit} bytes")
+                raise Refusal(413, f"a body may have {limit} bytes")
             parts.append(part)
         return b"".join(parts)
 
@@ -162,19 +161,20 @@ class Service:
         if not digest:
             return self.scorer
         if digest not in self.uploads:
-            raise Refused(404, "no such ruleset; PUT it to /rulesets first")
+            raise Refusal(404, "no such ruleset; PUT it to /rulesets first")
         return self.uploads[digest]
 
     async def upload(self, request: Request) -> Response:
-        """Compile a ruleset that was sent in; it never runs `extern`, allowed here or not."""
+        """Compile a ruleset that was sent in. Its `extern` functions never run, even where those of
+        the served ruleset may."""
         if not self.config.allow_upload:
-            raise Refused(403, "uploads are off; start the server with --allow-upload")
+            raise Refusal(403, "uploads are off; start the server with --allow-upload")
         async with self._place():
             body = await self.body(request, 4 * MAX_RULESET_CHARS)
             try:
                 text = body.decode()
             except UnicodeDecodeError:
-                raise Refused(400, "a ruleset is UTF-8 text") from None
+                raise Refusal(400, "a ruleset is UTF-8 text") from None
             loop = asyncio.get_running_loop()
             scorer = await loop.run_in_executor(self.pool, functools.partial(loads, text))
         if scorer.hash in self.uploads:
@@ -206,18 +206,18 @@ class Service:
         prompts = self._list(body, "prompts", len(queries), "")
         labels = self._list(body, "labels", len(queries), None)
         if not all(isinstance(text, str) for text in (*queries, *prompts)):
-            raise Refused(422, "`query` and `prompts` are lists of texts")
+            raise Refusal(422, "`query` and `prompts` are lists of texts")
         self.meter.rows.inc(len(queries))
         return OpenRLHFReward(scorer).lists(queries, prompts, labels)
 
     def verl(self, scorer: Scorer, body: Any) -> Any:
         """/verl: one row's scores, or a list of them."""
         if not isinstance(body, Mapping):
-            raise Refused(422, "send an object")
+            raise Refusal(422, "send an object")
         names = ("data_source", "solution_str", "ground_truth", "extra_info")
         if "solution_strs" not in body:
             if not isinstance(body.get("solution_str"), str):
-                raise Refused(422, "`solution_str` is a text")
+                raise Refusal(422, "`solution_str` is a text")
             body = {f"{name}s": [body.get(name)] for name in names}
             return self.verl(scorer, body)[0]
         size = len(self._list(body, "solution_strs"))
@@ -226,47 +226,47 @@ class Service:
         }
         for extra in known["extra_infos"]:
             if extra is not None and not isinstance(extra, Mapping):
-                raise Refused(422, "`extra_infos` holds objects")
+                raise Refusal(422, "`extra_infos` holds objects")
         group = body.get("group")
         self.meter.rows.inc(size)
         return VerlReward(scorer, group=group if isinstance(group, str) else None)(**known)
 
     def _columns(self, body: Any) -> dict[str, Any]:
         if not isinstance(body, Mapping) or ("columns" in body) == ("rows" in body):
-            raise Refused(422, 'send {"columns": {"completion": […], …}} or {"rows": [{…}, …]}')
+            raise Refusal(422, 'send {"columns": {"completion": […], …}} or {"rows": [{…}, …]}')
         if "rows" in body:
             rows = self._list(body, "rows")
             if not all(isinstance(row, Mapping) for row in rows):
-                raise Refused(422, "`rows` holds objects")
+                raise Refusal(422, "`rows` holds objects")
             names = dict.fromkeys(name for row in rows for name in row)
             columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
         else:
             columns = dict(body["columns"]) if isinstance(body["columns"], Mapping) else {}
         for name, values in columns.items():
             if not isinstance(values, list | int | float) or isinstance(values, bool):
-                raise Refused(422, f"column `{name[:60]}` is no list")
+                raise Refusal(422, f"column `{name[:60]}` is no list")
             if isinstance(values, list) and len(values) > self.config.max_rows:
-                raise Refused(413, f"a request may have {self.config.max_rows} rows")
+                raise Refusal(413, f"a request may have {self.config.max_rows} rows")
         groups = columns.get("group", [])
         if not isinstance(groups, list) or not all(
             isinstance(g, str | int | float) for g in groups
         ):
-            raise Refused(422, "`group` is a list of texts or numbers")
+            raise Refusal(422, "`group` is a list of texts or numbers")
         return columns
 
     def _list(self, body: Any, name: str, size: int | None = None, fill: Any = None) -> list[Any]:
         """A list of the body, of the right length; filled where it may be absent."""
         if not isinstance(body, Mapping):
-            raise Refused(422, "send an object")
+            raise Refusal(422, "send an object")
         values = body.get(name)
         if values is None and size is not None:
             return [fill] * size
         if not isinstance(values, list):
-            raise Refused(422, f"`{name}` is no list")
+            raise Refusal(422, f"`{name}` is no list")
         if len(values) > self.config.max_rows:
-            raise Refused(413, f"a request may have {self.config.max_rows} rows")
+            raise Refusal(413, f"a request may have {self.config.max_rows} rows")
         if size is not None and len(values) != size:
-            raise Refused(422, f"`{name}` has {len(values)} rows, not {size}")
+            raise Refusal(422, f"`{name}` has {len(values)} rows, not {size}")
         return values
 
     def _count(self, status: Mapping[str, list[str]], rows: int) -> None:
@@ -329,11 +329,13 @@ def _guarded(
             if path != "/healthz":
                 _check_token(request, service.config.token)
             reply = await asyncio.wait_for(endpoint(request), service.config.deadline_s)
-        except Refused as refused:
+        except Refusal as refused:
             reply = _reply({"error": str(refused)}, refused.code, refused.headers)
         except RuleError as error:  # a bug in a kernel, which is ours
             reply = _reply({"error": str(error)}, 500)
-        except (BatchError, RewardError) as error:
+        except RewardError as error:
+            if isinstance(error, BatchError) and error.missing:
+                error.tell_remedy(f"send `{error.missing}` among the columns")
             reply = _reply({"error": str(error)}, 422)
         except TimeoutError:
             reply = _reply({"error": f"not done in {service.config.deadline_s:g} s"}, 504)
@@ -350,33 +352,10 @@ def _check_token(request: Request, token: str) -> None:
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     same = hmac.compare_digest(given.strip().encode(), token.encode())
     if token and not (kind.lower() == "bearer" and same):
-        raise Refused(401, "send Authorization: Bearer TOKEN")
-
-
-def _loads(body: bytes) -> Any:
-    """orjson, and the standard library for what it refuses (lone surrogates, NaN)."""
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return json.loads(body.decode("utf-8", "surrogatepass"))
+        raise Refusal(401, "send Authorization: Bearer TOKEN")
 
 
 def _reply(value: Any, code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    if code == 200:
-        body = json.dumps(_finite(value), allow_nan=False)
-        return Response(body, media_type="application/json")
-    return JSONResponse(_escaped(value), code, headers=dict(headers or {}))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _escaped(value: dict[str, str]) -> dict[str, str]:
-    """A message may quote a lone surrogate, which UTF-8 refuses."""
-    return {k: v.encode("utf-8", "backslashreplace").decode() for k, v in value.items()}
+    """A JSON reply in ASCII, so that lone surrogates, which UTF-8 refuses, come through escaped."""
+    body = json.dumps(json_text.json_safe(value), allow_nan=False)
+    return Response(body, code, dict(headers or {}), media_type="application/json")

@@ -6,7 +6,14 @@ import posixpath
 from dataclasses import replace
 from pathlib import Path
 
-from grpo_rewards.errors import Finding, Place, RewardError, RulesetError, Source
+from grpo_rewards.errors import (
+    Finding,
+    MissingFileError,
+    Place,
+    RewardError,
+    RulesetError,
+    Source,
+)
 from grpo_rewards.limits import MAX_IMPORT_DEPTH
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.parser import Parsed, parse_all
@@ -83,5 +90,7 @@ def read_text(path: Path) -> str:
         message = f"not text: byte {error.start} is not UTF-8"
         finding = Finding("S16", message, Place(at, at + 1), "a ruleset is a UTF-8 text file")
         raise RulesetError.of(source, [finding]) from None
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise RewardError(f"{path}: {error.strerror or error}") from None

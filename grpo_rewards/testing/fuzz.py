@@ -71,7 +71,7 @@ def fuzz(
     wanted, skipped = list(only) or list(laws.LAWS), set(skip)
     for name in (*wanted, *skipped):
         if name not in laws.LAWS:
-            raise BatchError(f"no law `{name}`\n  hint: there are {', '.join(laws.LAWS)}")
+            raise BatchError(f"no law `{name}`", hint=f"there are {', '.join(laws.LAWS)}")
     return [
         LawResult(name, "skipped")
         if name in skipped

@@ -21,6 +21,7 @@ from conftest import ROOT
 
 import grpo_rewards as gr
 from grpo_rewards.adapters.openrlhf import OpenRLHFReward
+from grpo_rewards.adapters.registry import ADAPTERS
 
 EXAMPLES = ROOT / "examples" / "adapters"
 GROUPED = """ruleset grouped "Right, and shorter than the others"
@@ -46,6 +47,15 @@ def needs(package: str) -> Any:
 def test_every_example_is_short() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text("utf-8").splitlines()) <= 15, path.name
+
+
+def test_the_page_tells_of_every_adapter_in_the_list_and_a_scorer_has_no_other() -> None:
+    page = (ROOT / "docs" / "adapters.md").read_text("utf-8")
+    for backend, method, null, groups in ADAPTERS:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {backend} | ")]
+        assert f"`scorer.{method.__name__}()`" in row and row.endswith(f"| {null} | {groups} |")
+    offered = {name for name in dir(gr.Scorer) if name.startswith("as_")}
+    assert offered == {adapter.method.__name__ for adapter in ADAPTERS}
 
 
 # -- TRL ------------------------------------------------------------------------------------------

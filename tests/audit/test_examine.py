@@ -45,11 +45,17 @@ def test_the_shipped_rulesets_hold_what_they_declare(path) -> None:
 @given(st.sampled_from(sorted(FAMILIES)), st.integers(-999, 999), st.text(max_size=20))
 def test_no_hack_is_the_bare_gold(family: str, gold: int, prompt: str) -> None:
     target = Target(str(gold), prompt, layouts_for(["A:"], ["think", "answer"]))
-    texts = list(FAMILIES[family](target))
+    texts = list(FAMILIES[family].draw(target))
     assert texts
     assert target.wrong != target.gold
     if prompt != str(gold):
         assert str(gold) not in texts
+
+
+def test_the_docs_tell_what_each_family_draws() -> None:
+    docs = (ROOT / "docs" / "auditing.md").read_text("utf-8")
+    for family in FAMILIES.values():
+        assert f"| `{family.name}` | {family.summary} |" in docs
 
 
 def test_an_unknown_family_is_named() -> None:

@@ -255,6 +255,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     monkeypatch.delitem(sys.modules, "grpo_rewards.testing")
+    monkeypatch.delitem(sys.modules, "grpo_rewards.testing.strategies")
     with pytest.raises(gr.RewardError, match=r'pip install "grpo-rewards\[testing\]"'):
         importlib.import_module("grpo_rewards.testing")
 

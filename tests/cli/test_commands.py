@@ -16,7 +16,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 import grpo_rewards as gr
-from grpo_rewards.cli.main import app
+from grpo_rewards.cli.main import COMMANDS, app
 from grpo_rewards.data.file_scoring import score_file
 from grpo_rewards.errors import OverwriteError
 
@@ -65,6 +65,21 @@ def test_scores_stand_behind_the_inputs_own_columns(
     assert "4 rows" in result.stdout and "correct" in result.stdout
 
 
+def test_an_input_that_is_not_there_names_its_option(data: Path) -> None:
+    missing = run("score", RULESET, data, "--map", "completion=text")
+    assert missing.returncode == 1
+    assert "no column `text`" in missing.stderr
+    assert missing.stderr.splitlines()[-1] == "  hint: pass --map completion=COLUMN"
+    unknown = run("score", RULESET, data, "--map", "completions=completion")
+    assert unknown.returncode == 2 and "no input 'completions'" in unknown.stderr
+
+
+@pytest.mark.parametrize("verb", ["check", "fmt", "test", "explain"])
+def test_a_ruleset_that_is_not_there_is_wrong_usage(verb: str) -> None:
+    result = run(verb, "no-such.reward")
+    assert (result.returncode, result.stderr) == (2, "no-such.reward: no such file\n")
+
+
 def test_dotted_paths_reach_into_nested_fields(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     row = {"x": {"c": [{"text": "A: 4"}]}}
@@ -96,7 +111,7 @@ def test_bad_data_is_one_clear_error_and_nothing_is_written(name: str, tmp_path:
         path.write_bytes(content)
     before = sorted(tmp_path.iterdir())
     result = run("score", RULESET, path, "-o", tmp_path / "out.parquet")
-    assert result.returncode == 1
+    assert result.returncode == (2 if content is None else 1)
     assert "Traceback" not in result.stderr
     assert 1 <= len(result.stderr.strip().splitlines()) <= 3, result.stderr
     assert sorted(tmp_path.iterdir()) == before
@@ -157,7 +172,7 @@ def test_tests_come_from_files_and_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code"),
     [
-        (["check", "nowhere.reward"], 1),
+        (["check", "nowhere.reward"], 2),
         (["score", RULESET], 2),
         (["score", RULESET, "x.jsonl", "--set", "marker"], 2),
         (["nonsense"], 2),
@@ -206,9 +221,8 @@ def test_gsm8k_agrees_with_the_labels_of_real_completions(shared: Path, model: s
 
 
 def test_help_reads_for_every_verb() -> None:
-    for command in app.registered_commands:
-        assert command.callback is not None
-        result = CliRunner().invoke(app, [command.name or command.callback.__name__, "--help"])
+    for command in COMMANDS:
+        result = CliRunner().invoke(app, [command.verb, "--help"])
         assert result.exit_code == 0 and "Usage" in result.output
 
 

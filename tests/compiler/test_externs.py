@@ -208,8 +208,8 @@ def test_text_and_python_are_one_ruleset(examples: Path) -> None:
     python = gr.compile(correct=correct, brief=brief, reward=correct + 0.2 * brief)
     text = gr.load(examples, allow_extern=True)
     assert python.hash == text.hash
-    assert "extern my_rules:brevity" in python.engine
-    assert python.engine == text.engine
+    assert "extern my_rules:brevity" in python.versions
+    assert python.versions == text.versions
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def test_the_warning_is_there_if_and_only_if_less_than_one_in_a_hundred_is_found
     assert [(w.rows, w.found) for w in whole] == [(rows, right)] * len(whole)
     meta = out.with_name(f"{out.name}.meta.json")
     kept = meta.read_text()
-    assert score_file(scorer, data, out, task, engine=engine).warnings == whole
+    assert score_file(scorer, data, out, task, executor=engine).warnings == whole
     assert meta.read_text() == kept
     with contextlib.suppress(Stopped):
         score_file(scorer, data, out, task, progress=_stop_after(at))

@@ -108,7 +108,7 @@ def test_mistakes_are_told_in_one_line_with_a_hint() -> None:
     frame = pd.DataFrame({"text": ["x"], "answer": ["1"]})
     with pytest.raises(gr.BatchError, match=r"no column `completion`; the table has text, answer"):
         frame.grpo.score(SCORER)
-    with pytest.raises(gr.BatchError, match="no such input"):
+    with pytest.raises(gr.BatchError, match="has no input `completions`"):
         frame.grpo.score(SCORER, columns={"completions": "text"})
     with pytest.raises(gr.BatchError, match="looks at whole groups"):
         pd.DataFrame({"completion": ["x"], "gold": [1]}).grpo.score(GROUPED)
@@ -117,7 +117,7 @@ def test_mistakes_are_told_in_one_line_with_a_hint() -> None:
         twice.grpo.score(SCORER)
     late = pd.DataFrame({"completion": ["x"] * 5000, "gold": [1] * 4999 + ["one"], "g": 1})
     numbers = gr.loads("input completion: chat\ninput gold: num\nreward = 1 * (gold > 0)")
-    with pytest.raises(gr.BatchError, match="row 4999: a str"):
+    with pytest.raises(gr.BatchError, match="row 4999: column `gold`: a str"):
         late.grpo.score(numbers)
 
 

@@ -58,7 +58,7 @@ def test_processes_give_the_file_that_one_gives(tmp_path: Path, batch_rows: int)
     task = Task(batch_rows=batch_rows)
     with gr.load(BOXED) as scorer, Processes(scorer, 2) as engine:
         alone = score_file(scorer, data, tmp_path / "a.jsonl", task)
-        shared = score_file(scorer, data, tmp_path / "b.jsonl", task, engine=engine)
+        shared = score_file(scorer, data, tmp_path / "b.jsonl", task, executor=engine)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     for one, other in zip(alone.summary(scorer.graph), shared.summary(scorer.graph), strict=True):
         assert (one.name, one.rows, one.mean, one.std, one.null) == (
@@ -71,7 +71,7 @@ def test_groups_stay_whole_in_processes(tmp_path: Path) -> None:
     task = Task(batch_rows=6, group="prompt")
     with gr.loads(GROUPED) as scorer, Processes(scorer, 2) as engine:
         score_file(scorer, data, tmp_path / "a.parquet", task)
-        score_file(scorer, data, tmp_path / "b.parquet", task, engine=engine)
+        score_file(scorer, data, tmp_path / "b.parquet", task, executor=engine)
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "a.parquet").equals(pq.read_table(tmp_path / "b.parquet"))
@@ -86,7 +86,7 @@ def test_a_bad_row_is_told_by_its_place_and_what_stood_before_it_is_kept(tmp_pat
     with gr.load(BOXED) as scorer, Processes(scorer, 2) as engine:
         for where in (None, engine):
             with pytest.raises(gr.BatchError) as error:
-                score_file(scorer, data, tmp_path / "o.jsonl", Task(batch_rows=8), engine=where)
+                score_file(scorer, data, tmp_path / "o.jsonl", Task(batch_rows=8), executor=where)
             messages.append(str(error.value))
     assert messages[0] == messages[1]
     assert "data.jsonl:41:" in messages[0] and "40 scored rows are kept" in messages[0]
@@ -99,7 +99,7 @@ def test_an_unreadable_line_costs_no_more_than_in_one_process(tmp_path: Path) ->
     with gr.load(BOXED) as scorer, Processes(scorer, 2) as engine:
         for where in (None, engine):
             with pytest.raises(gr.BatchError, match=r"data\.jsonl:41") as error:
-                score_file(scorer, data, tmp_path / "o.jsonl", Task(batch_rows=8), engine=where)
+                score_file(scorer, data, tmp_path / "o.jsonl", Task(batch_rows=8), executor=where)
             messages.append(str(error.value))
     assert messages[0] == messages[1] and "32 scored rows are kept" in messages[0]
 
@@ -112,7 +112,7 @@ def test_checks_of_a_dataset_stay_in_one_process(tmp_path: Path) -> None:
         Processes(scorer, 2) as engine,
         pytest.raises(gr.BatchError, match="in one process"),
     ):
-        score_file(scorer, data, None, checks=Checks(scorer), engine=engine)
+        score_file(scorer, data, None, checks=Checks(scorer), executor=engine)
 
 
 def _pids(engine: Processes) -> list[int]:
@@ -127,7 +127,7 @@ def test_the_work_of_a_process_that_dies_is_done_again(tmp_path: Path) -> None:
         assert len(engine.submit({"completion": ["x"], "gold": ["1"]}).result()) == 1
         for pid in _pids(engine):
             os.kill(pid, signal.SIGKILL)
-        score_file(scorer, data, tmp_path / "b.jsonl", task, engine=engine)
+        score_file(scorer, data, tmp_path / "b.jsonl", task, executor=engine)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 
 

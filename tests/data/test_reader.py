@@ -21,9 +21,11 @@ import grpo_rewards as gr
 from grpo_rewards import limits
 from grpo_rewards.data import jsonl
 from grpo_rewards.data.file_scoring import Task, score_file
-from grpo_rewards.data.group_ids import Seen, digest
-from grpo_rewards.data.reader import Shard, open_dataset
+from grpo_rewards.data.group_ids import SeenGroups, group_digest
+from grpo_rewards.data.kinds import open_dataset
+from grpo_rewards.data.reader import Shard
 from grpo_rewards.data.statistics import Totals
+from grpo_rewards.scoring.dataset_checks import Checks
 
 LENGTH = "input completion: chat\nscore n = text.length(completion)\nreward = n"
 
@@ -43,8 +45,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a scored file."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
-    with jsonl.open_lines(path) as file:
-        return [json.loads(line) for line in file]
+    with path.open("rb") as file:
+        return [json.loads(line) for line in jsonl.uncompressed(file, path.suffix)]
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -222,6 +224,67 @@ def test_a_column_that_changes_its_type_is_named_with_its_line(tmp_path: Path) -
         score(write(tmp_path / "a.jsonl", rows), tmp_path / "o.jsonl")
 
 
+MISTAKES = {
+    "Latin-1": ('{"completion": "café"}\n'.encode("latin-1"), r"2:20: byte 0xe9 is not UTF-8"),
+    "Latin-1 without an end": ('{"completion": "éa'.encode("latin-1"), r"2:17: byte 0xe9 is not"),
+    "a character cut in two": (
+        '{"completion": "€'.encode()[:-1],
+        r"2:17: the last line is cut off",
+    ),
+    "a comma too many": (b'{"completion": "a",}\n', r"2:20: not JSON"),
+    "an object without end": ('{"completion": "€"\r\n'.encode(), r"2:19: not JSON"),
+    "a list": (b"[1]\n", r"2: a row is an object, not a list"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_is_wrong_with_a_line_has_its_line_and_column(tmp_path: Path, name: str) -> None:
+    raw, message = MISTAKES[name]
+    data = tmp_path / "a.jsonl"
+    data.write_bytes(b'{"completion": "a"}\n' + raw)
+    with pytest.raises(gr.BatchError, match=rf"a\.jsonl:{message}"):
+        score(data, None)
+
+
+@pytest.mark.parametrize("batch_rows", [1, 4, 100])
+def test_a_value_that_fits_no_type_is_named_with_its_line(tmp_path: Path, batch_rows: int) -> None:
+    rows = [{"completion": "a", "k": 7 if i < 20 else "seven"} for i in range(25)]
+    data = write(tmp_path / "a.jsonl", [{"completion": "a"}, *rows])
+    with pytest.raises(gr.BatchError, match=r"a\.jsonl:22: column `k`"):
+        score(data, tmp_path / "o.parquet", batch_rows=batch_rows)
+
+
+DOUBLED = {
+    '{"completion": "a", "completion": "b"}': 1,
+    '{"completion": "a", "x": {"k": 1, "k": 2}}': 1,
+    '{"completion": "a", "x": [{"k" : 1}, {"k" : 1, "k" : 2}]}': 1,
+    '{"completion" : "a", "b" : 1}': 0,
+    '{"completion": "{\\"k\\": 1, \\"k\\": 2}"}': 0,
+    '{"completion": "say \\"x\\": y", "z": {"completion": 1}}': 0,
+    '{"completion": "a", "\\u0061": 1, "a": 2}': 1,
+    '{"completion": "a"}': 0,
+    "{}": 0,
+}
+
+
+@pytest.mark.parametrize("row", DOUBLED)
+def test_a_key_that_stands_twice_is_counted(tmp_path: Path, row: str) -> None:
+    data = write(tmp_path / "a.jsonl", [{"completion": "x"}, row, row])
+    scorer, task = loaded(LENGTH), Task(batch_rows=2)
+    totals = score_file(scorer, data, None, task, checks=Checks(scorer))
+    assert totals.duplicate_keys == 2 * DOUBLED[row] and totals.rows == 3
+
+
+@given(rows=st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=9))
+def test_rows_that_python_wrote_have_no_key_twice(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    data = write(tmp_path_factory.getbasetemp() / "keys.jsonl", [{"completion": "x"}, *rows])
+    with open_dataset(data, counts_duplicate_keys=True) as dataset:
+        (batch,) = dataset.batches(100, columns={})
+    assert batch.end.duplicate_keys == 0
+
+
 def test_duplicate_ids_are_rows_like_others(tmp_path: Path) -> None:
     rows = [{"id": 7, "completion": "x" * i} for i in range(30)]
     score(write(tmp_path / "a.jsonl", rows), tmp_path / "o.jsonl")
@@ -233,7 +296,8 @@ def test_rows_of_five_megabytes_come_in_small_batches(tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", rows)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     for path in (data, tmp_path / "a.parquet"):
-        found = list(open_dataset(path).batches(512, columns={"c": "completion"}))
+        with open_dataset(path) as dataset:
+            found = list(dataset.batches(512, columns={"c": "completion"}))
         assert max(len(batch) for batch in found) <= 4
         assert sum(len(batch) for batch in found) == 9
         score(path, tmp_path / "o.jsonl.zst")
@@ -254,7 +318,7 @@ def test_a_truncated_tail_has_a_place_and_can_be_passed_over(
 ) -> None:
     rows, data, out = rows_of(3000, noise=""), tmp_path / f"data.{ending}", tmp_path / "o.jsonl"
     for row in rows:
-        row["noise"] = digest(row["id"]).hex()
+        row["noise"] = group_digest(row["id"]).hex()
     if ending == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), data)
     else:
@@ -323,7 +387,8 @@ def test_groups_stay_together_whatever_the_batch_size(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=7)
     for path in (data, tmp_path / "a.parquet"):
         for size in (1, 3, 64, 1000):
-            found = list(open_dataset(path).batches(size, columns={"id": "id"}, group="g"))
+            with open_dataset(path) as dataset:
+                found = list(dataset.batches(size, columns={"id": "id"}, group="g"))
             groups = [set(batch.columns["group"]) for batch in found]
             assert sum(map(len, groups)) == len(set.union(*groups))
             assert [i for batch in found for i in batch.columns["id"]] == list(range(200))
@@ -395,12 +460,12 @@ def test_shards_deal_out_every_row_once(
     groups: list[set[Any]] = []
     for index in range(count):
         shard = Shard(index, count)
-        dataset = open_dataset(data)
         ids: list[int] = []
         groups.append(set())
-        for batch in dataset.batches(16, columns={"id": "id"}, group=group, shard=shard):
-            ids += batch.columns["id"]
-            groups[-1] |= set(batch.columns.get("group", ()))
+        with open_dataset(data) as dataset:
+            for batch in dataset.batches(16, columns={"id": "id"}, group=group, shard=shard):
+                ids += batch.columns["id"]
+                groups[-1] |= set(batch.columns.get("group", ()))
         assert ids == sorted(ids)
         found += ids
     assert sorted(found) == list(range(200))
@@ -417,24 +482,24 @@ def test_a_shard_without_rows_is_a_file_without_rows(tmp_path: Path) -> None:
 
 @given(numbers=st.lists(st.integers(0, 40)))
 def test_seen_knows_what_it_saw(numbers: list[int]) -> None:
-    fresh, known = Seen(), set[int]()
+    fresh, known = SeenGroups(), set[int]()
     for number in numbers:
-        assert fresh.add(digest(number)) == (number not in known)
+        assert fresh.add(group_digest(number)) == (number not in known)
         known.add(number)
-    again = Seen(b"".join(digest(number) for number in known))
-    assert not any(again.add(digest(number)) for number in known)
+    again = SeenGroups(b"".join(group_digest(number) for number in known))
+    assert not any(again.add(group_digest(number)) for number in known)
 
 
 def test_many_groups_are_remembered_in_little_memory() -> None:
-    seen = Seen()
-    assert all(seen.add(digest(i)) for i in range(20_000))
-    assert not any(seen.add(digest(i)) for i in range(0, 20_000, 97))
+    seen = SeenGroups()
+    assert all(seen.add(group_digest(i)) for i in range(20_000))
+    assert not any(seen.add(group_digest(i)) for i in range(0, 20_000, 97))
     assert seen._sorted.nbytes <= 8 * 20_000
 
 
 def test_equal_group_ids_have_equal_digests() -> None:
-    assert digest(1) == digest(1.0) == digest(True)
-    assert digest(1) != digest("1")
+    assert group_digest(1) == group_digest(1.0) == group_digest(True)
+    assert group_digest(1) != group_digest("1")
 
 
 def test_compressed_files_are_rows_of_whole_members(tmp_path: Path) -> None:

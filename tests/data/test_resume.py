@@ -141,7 +141,7 @@ def _patched(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(os, "fsync", guard(os.fsync))
     monkeypatch.setattr(resume.shutil, "rmtree", guard(resume.shutil.rmtree))
     # files are closed by the system then
-    monkeypatch.setattr(file_scoring._Run, "keep", lambda run: run._journal._close() or 0)
+    monkeypatch.setattr(file_scoring._FileScoring, "keep", lambda run: run._journal._close() or 0)
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from strategies import any_text, batches, sound_rulesets
 
 import grpo_rewards as gr
-from grpo_rewards.explain.marks import marked, marks, printable, remarks
+from grpo_rewards.explain.marks import marked_text, marks, printable, remarks
 from grpo_rewards.explain.row import Explanation, explain_row
 
 R1 = gr.load(ROOT / "rulesets" / "r1_zero.reward", workers=0)
@@ -57,11 +57,11 @@ def test_what_is_marked_is_shown_and_nothing_that_a_terminal_would_obey() -> Non
     (foreign,) = [mark for mark in found if mark[2] == "foreign"]
     assert text[foreign[0] : foreign[1]] in german
     assert any("foreign: de" in line for line in remarks(text, found))
-    assert marked(text, found).plain == text
+    assert marked_text(text, found).plain == text
     hostile = "<think>a\x1b[2J\x07\ud800</think>😀"
     found = marks(R1, {"completion": hostile, "gold": "4", "lang": "en"})
     assert [mark[2] for mark in found] == ["fail"]
-    shown = marked(hostile, found).plain
+    shown = marked_text(hostile, found).plain
     assert "\x1b" not in shown and "\x07" not in shown and "\\x1b[2J" in shown
     assert shown.encode()
 
@@ -71,5 +71,5 @@ def test_any_completion_can_be_marked(text: str) -> None:
     row = {"completion": text, "gold": "4", "lang": "en"}
     found = marks(R1, row)
     assert all(0 <= start <= end <= len(text) for start, end, _, _ in found)
-    assert marked(text, found).plain == printable(text)
+    assert marked_text(text, found).plain == printable(text)
     assert len(remarks(text, found)) <= len(found)

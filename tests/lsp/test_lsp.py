@@ -178,7 +178,7 @@ def test_any_edit_of_a_ruleset_can_be_asked_about(path: Path, data: st.DataObjec
     offset = data.draw(st.integers(0, len(text)))
     queries.hover(buffer, offset)
     queries.definition(buffer, offset)
-    for item in queries.completions(buffer, offset):
+    for item in queries.suggestions(buffer, offset):
         assert item.text
 
 
@@ -191,7 +191,7 @@ def test_options_and_captures_are_offered() -> None:
 
     def offered(line: str) -> set[str]:
         whole = queries.Buffer(text + line, buffer.parsed, buffer.graph, ())
-        return {item.text for item in queries.completions(whole, end + len(line))}
+        return {item.text for item in queries.suggestions(whole, end + len(line))}
 
     assert offered("score s = m.") == {"m.ok", "m.credit", "m.at", "m.think", "m.answer"}
     assert "n=" in offered("score s = text.repetition(completion, ")

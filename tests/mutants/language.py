@@ -16,14 +16,14 @@ MUTANTS = [
     # Null, error and logic
     Mutant(
         "null counts as 0 in arithmetic",
-        "rules/nulls.py",
+        "rules/operators.py",
         "        present &= ~undefined\n        return Column(np.where",
         "        present = np.ones_like(present)\n        return Column(np.where",
         "execution::test_the_plan_equals_the_interpreter",
     ),
     Mutant(
         "infinity leaves a ruleset",
-        "rules/nulls.py",
+        "rules/operators.py",
         "        undefined = present & ~np.isfinite(values)",
         "        undefined = present & np.isnan(values)",
         "execution::test_the_plan_equals_the_interpreter",
@@ -37,7 +37,7 @@ MUTANTS = [
     ),
     Mutant(
         "`not null` is true",
-        "rules/nulls.py",
+        "rules/operators.py",
         "~column.values.astype(bool) & column.present, column.present, column.status)",
         "~column.values.astype(bool), np.ones_like(column.present), column.status)",
         "execution::test_the_plan_equals_the_interpreter",
@@ -58,7 +58,7 @@ MUTANTS = [
     ),
     Mutant(
         "`x == null` is null for errors",
-        "rules/nulls.py",
+        "rules/operators.py",
         "    return Column(column.is_null, ~error,",
         "    return Column(column.is_null | error, np.ones_like(error),",
         "execution::test_only_null_is_replaced_and_found_by_a_comparison_with_null",
@@ -105,14 +105,14 @@ MUTANTS = [
     # Operators
     Mutant(
         "clamp's bounds cross the other way",
-        "rules/nulls.py",
+        "rules/operators.py",
         "    return np.maximum(np.minimum(value, hi), lo)",
         "    return np.minimum(np.maximum(value, lo), hi)",
         "execution::test_where_clamps_bounds_cross_the_lower_one_wins",
     ),
     Mutant(
         "within leaves its end out",
-        "rules/nulls.py",
+        "rules/operators.py",
         "    return (value >= lo) & (value <= hi)",
         "    return (value >= lo) & (value < hi)",
         "execution::test_the_plan_equals_the_interpreter",

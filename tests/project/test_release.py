@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 
 import grpo_rewards as gr
-from grpo_rewards.scoring.scorer import engine_versions
+from grpo_rewards.scoring.scorer import library_versions
 from grpo_rewards.server.openapi import document
 
 
@@ -124,14 +124,14 @@ def test_every_version_is_known_or_said_to_be_unknown(monkeypatch: pytest.Monkey
         raise importlib.metadata.PackageNotFoundError(name)
 
     with gr.loads("reward = 1", workers=0) as scorer:
-        assert document(scorer)["info"]["version"] == scorer.engine["grpo-rewards"]
+        assert document(scorer)["info"]["version"] == scorer.versions["grpo-rewards"]
         monkeypatch.setattr("importlib.metadata.version", missing)
-        engine_versions.cache_clear()
+        library_versions.cache_clear()
         try:
-            assert scorer.engine["grpo-rewards"] == scorer.engine["lark"] == "unknown"
+            assert scorer.versions["grpo-rewards"] == scorer.versions["lark"] == "unknown"
             assert document(scorer)["info"]["version"] == "unknown"
         finally:
-            engine_versions.cache_clear()
+            library_versions.cache_clear()
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "examples", "experiments", "docs"])

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 
 import grpo_rewards as gr
 from grpo_rewards.cli.main import app
-from grpo_rewards.explain.marks import faults, look
+from grpo_rewards.data.kinds import open_dataset
+from grpo_rewards.explain.marks import format_failures, look
 from grpo_rewards.report import charts
 from grpo_rewards.report.page import Report
 from grpo_rewards.report.scores_page import read_scores, scores_report
@@ -104,7 +105,8 @@ def test_the_sample_is_even_and_the_charts_are_of_all_rows(tmp_path: Path) -> No
         {"completion": f"{i}", "reward": float(i % 2), "reward_status": "ok"} for i in range(2_000)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = read_scores(path, sample=200)
+    with open_dataset(path) as dataset:
+        found = read_scores(dataset, sample=200)
     assert len(found) == 2_000
     kept = sorted(found.records)
     assert len(kept) == 200
@@ -183,7 +185,7 @@ def test_a_file_without_rows_is_compared_or_refused_in_a_line(
 
 def test_faults_are_counted_over_the_whole_file(scored: tuple[Path, Path]) -> None:
     with gr.load(ARITHMETIC, workers=0) as scorer:
-        found = faults(scorer, [{"completion": text} for text, _ in TEXTS * 6])
+        found = format_failures(scorer, [{"completion": text} for text, _ in TEXTS * 6])
         shape = next(n.value for n in scorer.graph.nodes if n.type.kind == "format")
     left = [shape.match(text).at for text, _ in TEXTS * 6]
     assert found.total() == sum(at is not None for at in left) > 0
@@ -302,7 +304,7 @@ def test_its_bars_have_the_areas_of_the_counts(
 def test_every_chart_of_bars_draws_them() -> None:
     status = {"a": ["ok", "timeout", "timeout", "unparsed"], "b": ["missing", "ok", "ok", "ok"]}
     assert len(bars(charts.causes(status))) == 3
-    assert len(bars(charts.faults({("f", "x"): 3, ("f", "y"): 1, ("g", "x"): 1}))) == 3
+    assert len(bars(charts.left_formats({("f", "x"): 3, ("f", "y"): 1, ("g", "x"): 1}))) == 3
 
 
 # -- in a browser ---------------------------------------------------------------------------------
@@ -391,7 +393,7 @@ def test_every_figure_of_a_page_has_marks_that_can_be_seen(
     pages["scores"].add("A and B", "both", charts.against(even["two"], even["thirteen"]))
     pages["run"].curves("Run", {"reward": [(float(i), i / 30) for i in range(30)]})
     pages["run"].curves("Run", {"short": [(0.0, 1.0), (1.0, 2.0)], "kl": [(0.0, 1.0), (1.0, 3.0)]})
-    pages["run"].add("Formats", "faults", charts.faults({("f", "x"): 3, ("f", "y"): 1}))
+    pages["run"].add("Formats", "faults", charts.left_formats({("f", "x"): 3, ("f", "y"): 1}))
     for name, report in pages.items():
         page, faults = opened(browser, report.write(tmp_path / f"{name}.html"), scheme)
         seen = page.evaluate(_SEEN)

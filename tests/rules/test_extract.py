@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from math_text import answers, hostile
 
 from grpo_rewards.columns import Span, Status
-from grpo_rewards.rules import extract
-from grpo_rewards.rules.math.choices import choice
+from grpo_rewards.rules import announcements, extract
+from grpo_rewards.rules.announcements import said
+from grpo_rewards.rules.math.choices import chosen_letter
 from grpo_rewards.rules.math.equality import equal
 
 WORDS = st.sampled_from(
@@ -21,7 +22,7 @@ NUMBERED = st.tuples(PROSE, st.integers(0, 999)).map(lambda p: f"{p[0]} {p[1]} o
 SENTENCES = st.lists(st.one_of(PROSE, NUMBERED), max_size=4).map(lambda xs: ". ".join(xs) + ".\n")
 FINDERS = [
     extract.boxed, extract.answer, extract.last_number, extract.first_number, extract.fence,
-    extract.strip_thoughts, extract.marked, extract.said, extract.mathematics,
+    extract.strip_thoughts, extract.marked_answer, said, extract.mathematics,
     lambda text: extract.tag(text, "answer"), lambda text: extract.after(text, "####"),
     lambda text: extract.regex(text, (r"\d+", "")),
 ]  # fmt: skip
@@ -100,7 +101,7 @@ def test_the_examples_of_cut_off_boxes() -> None:
     for text in (r"\boxed{4", r"\boxed{3} \boxed{4", r"\boxed{x = 4", r"<answer>\boxed{4</answer>"):
         assert equal(text, "4").value is False and extract.answer(text) is None, text
     assert equal(r"\boxed{3} \boxed{4", "3").value is False
-    assert choice(r"\boxed{(B") is None
+    assert chosen_letter(r"\boxed{(B") is None
     assert equal("4", r"\boxed{4").value is None  # a gold that was cut off cannot be read
 
 
@@ -129,6 +130,6 @@ SAYINGS = st.lists(
 @given(SAYINGS)
 @settings(max_examples=2000)
 def test_the_last_announcement_is_that_of_a_whole_scan(text: str) -> None:
-    expected = [found.end() for found in extract._SAID.finditer(text)]
-    found = extract._last_said(text)
+    expected = [found.end() for found in announcements._SAID.finditer(text)]
+    found = announcements._last_said(text)
     assert (None if found is None else found.end()) == (expected[-1] if expected else None)

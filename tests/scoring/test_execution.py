@@ -243,7 +243,7 @@ def test_columns_join_back_from_rows() -> None:
         ({"a": "text"}, "pass a list"),
         ({}, "no columns"),
         ({"b": [1]}, "`a` is missing"),
-        ({"a": ["x"]}, "row 0: a str"),
+        ({"a": ["x"]}, "row 0: column `a`: a str"),
     ],
 )
 def test_a_wrong_batch_is_one_clear_error(columns: dict[str, Any], message: str) -> None:

@@ -221,7 +221,7 @@ print(json.dumps([GROUND_TYPES, found, time.process_time() - start]))
 
 
 def test_the_verdicts_of_algebra_are_those_without_the_fast_extra() -> None:
-    """SymPy computes on python-flint's numbers where it is installed (the extra `fast`)."""
+    """SymPy computes on python-flint's numbers where it is installed."""
     pytest.importorskip("flint")
     pairs = [
         (rf"\sum_{{k=1}}^{{n}} k^{power}", rf"{extra} + \sum_{{k={first}}}^{{n}} k^{power}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import grpo_rewards as gr
 from grpo_rewards.columns import Outcome, Status
-from grpo_rewards.scoring.memo import FILE, DiskMemo, Memo
+from grpo_rewards.scoring.memo import FILE, DiskMemo, Memo, code_digest
 
 RULESET = """
 input completion: chat
@@ -43,6 +43,18 @@ def rewards(memo: Path | None) -> tuple[list[float], int]:
     with gr.loads(RULESET, workers=0, memo=memo) as scorer:
         scores = scorer(**BATCH)
         return scores.reward.tolist(), sum(op.deferred for op in scores.ops.values())
+
+
+def test_the_digest_of_the_code_covers_every_rule_and_grammar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: set[Path] = set()
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.add(path) or read_bytes(path))
+    code_digest.__wrapped__()
+    home = Path(gr.__file__).parent
+    rules = {path for path in (home / "rules").rglob("*") if path.suffix in (".py", ".lark")}
+    assert len(rules) > 40 and read == rules | set((home / "grammars").glob("*.lark"))
 
 
 def test_scores_are_equal_with_and_without_a_memo(tmp_path: Path) -> None:

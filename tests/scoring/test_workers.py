@@ -139,10 +139,10 @@ print("ready", flush=True)
 
 
 @linux
-def test_a_nursery_whose_program_went_away_ends_in_silence() -> None:
+def test_a_fork_server_whose_program_went_away_ends_in_silence() -> None:
     """A request was on its way when the program died: its answer finds nobody."""
     module = "grpo_rewards.scoring.workers.fork_server"
-    code = f"from {module} import main; import sys; main(int(sys.argv[1]))"
+    code = f"from {module} import serve_forks; import sys; serve_forks(int(sys.argv[1]))"
     ours, theirs = socket.socketpair()
     gift, other = socket.socketpair()
     with theirs, gift, other:
@@ -207,7 +207,7 @@ def test_a_worker_killed_by_somebody_else_loses_nothing(pool: Workers) -> None:
 
 
 @linux
-def test_the_nursery_may_be_killed_too(pool: Workers) -> None:
+def test_the_fork_server_may_be_killed_too(pool: Workers) -> None:
     pool.map(double, [(1,)])
     for pid in _children(os.getpid()):
         command = Path(f"/proc/{pid}/cmdline").read_bytes()

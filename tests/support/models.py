@@ -69,15 +69,17 @@ def varlen_attn(
     max_q: int,
     max_k: int,
     *,
-    scale: float,
-    window_size: tuple[int, int],
-    enable_gqa: bool,
+    return_aux: Any = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
 ) -> torch.Tensor:
     """What torch's flash attention of that name does on CUDA, from its description: run by run,
     causality and window aligned at the ends of queries and keys."""
     assert query.dtype == key.dtype == value.dtype
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
-    assert enable_gqa
+    assert enable_gqa or query.shape[1] == key.shape[1]
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     rep = query.shape[1] // key.shape[1]
     out = []
     for q0, q1, k0, k1 in zip(cu_seq_q, cu_seq_q[1:], cu_seq_k, cu_seq_k[1:], strict=False):
@@ -86,10 +88,44 @@ def varlen_attn(
         assert len(k) <= max_k
         k, v = (x.repeat_interleave(rep, dim=1) for x in (k, v))
         back = torch.arange(len(q))[:, None] + len(k) - len(q) - torch.arange(len(k))
-        seen = back >= -window_size[1]
+        seen = back >= (-window_size[1] if window_size[1] >= 0 else -len(k))
         if window_size[0] >= 0:
             seen &= back <= window_size[0]
         scores = torch.einsum("qhd,khd->hqk", q, k) * scale
         weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
         out.append(torch.einsum("hqk,khd->qhd", weights, v))
     return torch.cat(out)
+
+
+def varlen_attn_2_11(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    return_aux: Any = None,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+) -> torch.Tensor:
+    """As torch 2.11 has it: fewer heads of keys are taken without a word."""
+    told: dict[str, Any] = {"scale": scale, "window_size": window_size, "enable_gqa": True}
+    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, **told)
+
+
+def varlen_attn_2_10(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    is_causal: bool = False,
+    return_aux: Any = None,
+) -> torch.Tensor:
+    """As torch 2.10 has it."""
+    told: dict[str, Any] = {"window_size": (-1, 0 if is_causal else -1), "enable_gqa": True}
+    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, **told)

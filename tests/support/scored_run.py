@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_rewards.scoring.memo import code_digest
-from grpo_rewards.scoring.workers.pool import _close_nursery
+from grpo_rewards.scoring.workers.pool import close_fork_server
 
 code_digest()  # of the code that is loaded, whatever is edited while tests run
 
@@ -76,7 +76,7 @@ def command(arguments: list[str], errors: str) -> None:
     except KeyboardInterrupt:  # before the program began, or after its end
         code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _close_nursery()  # a forked copy runs no exit handlers
+    close_fork_server()  # a forked copy runs no exit handlers
     os._exit(code or 0)
 
 

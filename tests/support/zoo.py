@@ -69,11 +69,13 @@ SIZES: dict[str, Any] = {
     "time_step_rank": 4,
 }
 OTHERS: dict[str, dict[str, Any]] = {
-    "qwen3_next": {"num_hidden_layers": 4},
-    "qwen3_5_text": {"num_hidden_layers": 4},
-    "llama4_text": {"num_hidden_layers": 4, "intermediate_size_mlp": 48, "layer_types": None},
-    "bloom": {"hidden_size": 32},
-    "falcon": {"new_decoder_architecture": False},
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
+    "qwen3_5_text": {"layer_types": ["linear_attention", "full_attention"]},
+    "llama4_text": {
+        "intermediate_size_mlp": 48,
+        "layer_types": ["chunked_attention", "full_attention"],
+        "no_rope_layers": [1, 0],
+    },
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_ff_dim": 48},
     "mamba2": {"num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1, "chunk_size": 8},
 }

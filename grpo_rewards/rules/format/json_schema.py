@@ -28,11 +28,11 @@ class RepeatedKey(ValueError):
     """An object has a key twice, so that readers differ in what it says."""
 
 
-def read(text: str) -> Any:
+def read_json(text: str) -> Any:
     """JSON whose objects have each key once, at any depth and however the key is spelled; no NaN.
     ValueError for all else, RecursionError where it is too deep.
 
-    >>> read('{"a": [1, 2]}')
+    >>> read_json('{"a": [1, 2]}')
     {'a': [1, 2]}
     """
     return _DECODER.decode(text)

@@ -2,7 +2,8 @@
 
 `compile_format` turns a grammar, schema, pattern or list of tags into a frozen `Format`;
 `Format.match` tells whether a text has the shape, how far it got, and where its parts are.
-The tables of a grammar run in lalr.py, partial credit is in credit.py, JSON Schema in schema.py.
+Bodies are compiled in grammars.py and json_schema.py, the tables of a grammar run in lr_machine.py,
+and what a text earns that does not fit is in partial_credit.py.
 """
 
 from __future__ import annotations
@@ -11,47 +12,20 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from grpo_rewards.columns import Span, Status
-from grpo_rewards.errors import Severity
-from grpo_rewards.limits import (
-    MAX_EARLEY_CHARS,
-    MAX_GRAMMAR_ALTERNATIVES,
-    MAX_GRAMMAR_CHARS,
-    MAX_GRAMMAR_RULES,
-    MAX_GRAMMAR_STATES,
-    MAX_JSON_CHARS,
-)
-from grpo_rewards.rules.format import json_schema, lr_machine, partial_credit, regex_cost
-from grpo_rewards.rules.format.expansions import written_out
-
-
-class FormatError(Exception):
-    """A format that cannot be compiled: what, where in its text, and a hint."""
-
-    def __init__(self, message: str, offset: int = 0, hint: str = "") -> None:
-        super().__init__(message)
-        self.message, self.offset, self.hint = message, offset, hint
-
-    def __reduce__(self) -> tuple[type, tuple[str, int, str]]:
-        return type(self), (self.message, self.offset, self.hint)
+from grpo_rewards.columns import Outcome, Span, Status
+from grpo_rewards.limits import MAX_EARLEY_CHARS, MAX_JSON_CHARS
+from grpo_rewards.rules.format import grammars, json_schema, lr_machine, partial_credit
+from grpo_rewards.rules.format.grammars import FormatError, Lint
+from grpo_rewards.rules.rule import COUNT, DEFERRED, Mark, RowKernel, Rule, rule
+from grpo_rewards.types import UNIT
 
 
 @dataclass(frozen=True, slots=True)
-class Lint:
-    """Something to say about a format that compiles."""
-
-    code: str
-    message: str
-    offset: int
-    hint: str
-    severity: Severity = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Mismatch:
     """Where a text left its format: offset, one-based line and column, and what was expected."""
 
     offset: int
@@ -60,11 +34,11 @@ class Failure:
     expected: tuple[str, ...]
 
     @staticmethod
-    def of(text: str, offset: int, expected: tuple[str, ...]) -> Failure:
+    def of(text: str, offset: int, expected: tuple[str, ...]) -> Mismatch:
         """The failure at an offset, kept inside the text."""
         offset = min(max(offset, 0), len(text))
         line = text.count("\n", 0, offset) + 1
-        return Failure(offset, line, offset - text.rfind("\n", 0, offset), expected)
+        return Mismatch(offset, line, offset - text.rfind("\n", 0, offset), expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +50,7 @@ class Match:
     ok: bool
     credit: float
     captures: dict[str, tuple[Span, ...]] = field(default_factory=dict)
-    at: Failure | None = None
+    at: Mismatch | None = None
     status: Status = Status.OK
 
     def capture(self, name: str, index: int = -1) -> Span | None:
@@ -172,13 +146,13 @@ def tags(*names: str, prefix: str = "") -> Format:
 @functools.lru_cache(maxsize=256)
 def _compiled(name: str, kind: str, body: str, options: tuple[tuple[str, Any], ...]) -> Format:
     if kind == "lark" and dict(options).get("engine") == "earley":
-        parser = _lark(body, "earley")
+        parser = grammars.lark_parser(body, "earley")
         rules = {str(rule.origin.name) for rule in parser.rules} - {"start"}
         shown = tuple(sorted(rule for rule in rules if re.fullmatch(r"[a-z][a-z0-9_]*", rule)))
-        return Format(name, kind, body, options, shown, _ignore_lints(body), True)
+        return Format(name, kind, body, options, shown, grammars.ignore_lints(body), True)
     if kind == "lark":
-        machine, _ = _machine(body)
-        lints = _lark_lints(body, machine)
+        machine, _ = grammars.machine_of(body)
+        lints = grammars.lark_lints(body, machine)
         return Format(name, kind, body, options, machine.captures, lints, machine.needs_deadline)
     if kind == "json":
         try:
@@ -188,159 +162,12 @@ def _compiled(name: str, kind: str, body: str, options: tuple[tuple[str, Any], .
         names_of = json_schema.properties(body)
         return Format(name, kind, body, options, names_of, (), json_schema.refers(body))
     if kind == "re":
-        return Format(name, kind, body, options, tuple(_regex(body).groupindex))
+        return Format(name, kind, body, options, tuple(grammars.full_pattern(body).groupindex))
     if kind != "tags":
         raise FormatError(f"no kind of format `{kind}`", 0, "there are lark, json, re and tags")
-    shown = tuple(_check_tags(body))
-    machine, _ = _machine(_tags_grammar(body))
+    shown = tuple(grammars.tag_names(body))
+    machine, _ = grammars.machine_of(grammars.tags_grammar(body))
     return Format(name, kind, body, options, shown, (), machine.needs_deadline)
-
-
-def _check_tags(body: str) -> list[str]:
-    names = body.split()
-    for tag in names or [""]:
-        if not re.fullmatch(r"[A-Za-z_]\w*", tag, re.ASCII) or tag == "start":
-            raise FormatError(f"`{tag}` is no tag's name", 0, 'write tags("think", "answer")')
-    twice = [tag for i, tag in enumerate(names) if tag in names[:i]]
-    if twice:
-        raise FormatError(f"the tag `{twice[0]}` stands twice")
-    return names
-
-
-# Lark grammars
-
-
-@functools.lru_cache(maxsize=64)
-def _machine(grammar: str) -> tuple[lr_machine.Machine, partial_credit.Needs]:
-    """The tables that run a grammar, and what partial credit needs to know of it."""
-    machine = lr_machine.build(_lark(grammar, "lalr"))
-    return machine, partial_credit.Needs(machine)
-
-
-@functools.lru_cache(maxsize=64)
-def _lark(grammar: str, engine: str) -> Any:
-    """The compiled grammar; FormatError with the place where Lark tells one."""
-    import interegular
-    from lark import Lark
-    from lark.exceptions import LarkError, UnexpectedInput
-
-    _check_grammar(grammar)
-    options = {"lexer": "contextual", "strict": True} if engine == "lalr" else {}
-    try:
-        if written_out(grammar) > MAX_GRAMMAR_ALTERNATIVES:
-            hint = "choices and repeats in a row multiply: give parts of them rules of their own"
-            raise FormatError("the grammar has too many alternatives", 0, hint)
-        parser = Lark(
-            grammar,
-            parser=engine,
-            maybe_placeholders=False,
-            propagate_positions=True,
-            import_paths=[_no_files],
-            **options,
-        )
-        if len({str(rule.origin.name) for rule in parser.rules}) > MAX_GRAMMAR_RULES:
-            raise FormatError(f"the grammar has over {MAX_GRAMMAR_RULES} rules")
-    except UnexpectedInput as error:
-        raise FormatError("the grammar does not parse", error.pos_in_stream or 0) from None
-    except interegular.Unsupported:
-        hint = "strict mode cannot compare it with the others; leave out back-references"
-        raise FormatError("a terminal's regular expression cannot be checked", 0, hint) from None
-    except (
-        LarkError, re.error, interegular.InvalidSyntax, OSError, AssertionError, ValueError,
-        KeyError, IndexError, AttributeError, TypeError, RecursionError, OverflowError,
-    ) as error:  # Lark meets a broken grammar with all of these  # fmt: skip
-        raise _lark_error(grammar, str(error)) from None
-    return parser
-
-
-def _lark_error(grammar: str, message: str) -> FormatError:
-    """Lark's message in one line, its place as an offset."""
-    place = re.search(r"line (\d+),? col(?:umn)? (\d+)", message)
-    offset = 0
-    if place:
-        lines = grammar.split("\n")[: int(place[1]) - 1]
-        offset = min(sum(len(line) + 1 for line in lines) + int(place[2]) - 1, len(grammar))
-    else:
-        defined = re.finditer(r"^[ \t]*[?!]?([A-Za-z_]\w*)[^:\n]*:", grammar, re.MULTILINE)
-        said = set(re.findall(r"\w+", message))
-        offset = min((found.start(1) for found in defined if found[1] in said), default=0)
-    hint = ""
-    if "Collision" in message or "collision" in message:
-        hint = "two terminals or rules fit the same text: say in the grammar which one is meant"
-    if "conflict" in message:
-        hint = "the grammar is ambiguous after one terminal: merge the rules that begin alike"
-    return FormatError(
-        " ".join(message.split())[:200] or "the grammar cannot be compiled", offset, hint
-    )
-
-
-def _no_files(_base: str | None, path: str) -> tuple[str, str]:
-    """Lark's loader for everything outside its own library: there is nothing."""
-    raise OSError(f"a grammar reads no files: {path}")
-
-
-_STRINGS = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?!/)(?:[^/\\\n]|\\.)+/|//[^\n]*|#[^\n]*')
-
-
-def _check_grammar(grammar: str) -> None:
-    """Refuse what is too large to compile, and what would read files."""
-    if len(grammar) > MAX_GRAMMAR_CHARS:
-        raise FormatError(f"the grammar has over {MAX_GRAMMAR_CHARS:,} characters")
-    bare = _STRINGS.sub(lambda found: " " * len(found[0]), grammar)
-    if bare.count(":") > MAX_GRAMMAR_RULES * 2:
-        raise FormatError(f"the grammar has over {MAX_GRAMMAR_RULES} rules")
-    for found in re.finditer(r"%\s*import\s*([^\s(]*)", bare):
-        if found[1] != "common" and not found[1].startswith("common."):
-            hint = "only `%import common.NAME` is allowed: a grammar reads no files"
-            raise FormatError(f"the grammar imports {found[1]}", found.start(), hint)
-    for found in re.finditer(r"~\s*(\d+)(?:\s*\.\.\s*(\d+))?", bare):
-        if max(int(found[1][:9]), int((found[2] or "0")[:9])) > MAX_GRAMMAR_STATES // 20:
-            raise FormatError("so many repeats make a grammar too large", found.start())
-    for found in _STRINGS.finditer(grammar):
-        pattern = found[0]
-        if pattern.startswith("/") and not pattern.startswith("//"):
-            _check_pattern(pattern[1:-1], found.start())
-
-
-def _check_pattern(pattern: str, offset: int) -> None:
-    try:
-        if regex_cost.explodes(pattern):
-            message = "a counted repeat makes this terminal too costly to check"
-            raise FormatError(message, offset, "write `+` or `*` and count elsewhere")
-    except (re.error, RecursionError, OverflowError) as error:
-        raise FormatError(f"not a regular expression: {error}", offset) from None
-
-
-def _ignore_lints(grammar: str) -> tuple[Lint, ...]:
-    ignored = re.search(r"^[ \t]*%ignore\b", grammar, re.MULTILINE)
-    if not ignored:
-        return ()
-    hint = "name what may stand between, where it may stand"
-    return (Lint("W20", "`%ignore` accepts text anywhere in silence", ignored.start(), hint),)
-
-
-_LAZY = re.compile(r"[+*}]\?/$")  # stops at once: nothing follows inside the terminal
-_ANY = re.compile(r"\.[+*]/[imlux]*s|\[\\s\\S\][+*]/")  # runs to the end of the text
-
-
-def _lark_lints(grammar: str, machine: lr_machine.Machine) -> tuple[Lint, ...]:
-    lints = list(_ignore_lints(grammar))
-    for name, cost in machine.risky:
-        found = re.search(rf"^[ \t]*{re.escape(name)}\b", grammar, re.MULTILINE)
-        offset = found.end() - len(name) if found else 0
-        hint = r"unroll it: (?:[^<]+|<(?!tag))+ cannot backtrack"
-        if cost is regex_cost.Cost.EXPONENTIAL:
-            message = f"nested quantifiers in {name} may backtrack without end"
-        else:
-            message = f"quantifiers in {name} share their characters and may backtrack"
-        lints.append(Lint("W21", message, offset, hint))
-    for found in _STRINGS.finditer(grammar):
-        after = grammar[found.end() : found.end() + 6]
-        if found[0][0] == "/" and (_LAZY.search(found[0]) or _ANY.search(found[0] + after)):
-            message = "a terminal does not stop where the next one begins"
-            hint = r"the lexer does not backtrack: write (?:[^<]+|<(?!\/answer>))+"
-            lints.append(Lint("W22", message, found.start(), hint))
-    return tuple(lints)
 
 
 def _match_lark(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
@@ -348,7 +175,7 @@ def _match_lark(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
 
 
 def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
-    match = _run(_tags_grammar(fmt.body), text, prefix, partial_max)
+    match = _run(grammars.tags_grammar(fmt.body), text, prefix, partial_max)
     if not match.ok:
         return match
     names = fmt.body.split()
@@ -356,33 +183,14 @@ def _match_tags(fmt: Format, text: str, prefix: str, partial_max: float) -> Matc
     return Match(True, match.credit, captures)
 
 
-#: White space, and what Unicode says to show as nothing: a thought of these is empty.
-_UNSEEN: Final = (
-    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-)
-
-
-@functools.lru_cache(maxsize=256)
-def _tags_grammar(body: str) -> str:
-    """`<a>…</a> <b>…</b>` with white space between; inside, none of these tags, not only blanks."""
-    names = body.split()
-    parts = " ".join(f'"<{name}>" part{i} "</{name}>" WS?' for i, name in enumerate(names))
-    rules = "\n".join(f"part{i}: TEXT" for i in range(len(names)))
-    text = rf"<(?!\/?(?:{'|'.join(names)})>)"
-    terminal = rf"TEXT: /[{_UNSEEN}]*(?:[^<{_UNSEEN}]|{text})(?:[^<]+|{text})*/"
-    return f"start: WS? {parts}\n{rules}\n{terminal}\nWS: /\\s+/\n"
-
-
 def _run(grammar: str, text: str, prefix: str, partial_max: float) -> Match:
-    machine, needs = _machine(grammar)
+    machine, needs = grammars.machine_of(grammar)
     whole = prefix + text if prefix else text
-    found = lr_machine.parse(machine, whole)
+    found = lr_machine.run_machine(machine, whole)
     skipped = len(prefix)
     if isinstance(found, lr_machine.Failed):
-        partial = min(max(partial_credit.grade(needs, whole), 0.0), partial_max)
-        return Match(False, partial, {}, Failure.of(text, found.pos - skipped, found.expected))
+        partial = min(max(partial_credit.credit_of(needs, whole), 0.0), partial_max)
+        return Match(False, partial, {}, Mismatch.of(text, found.pos - skipped, found.expected))
     return Match(True, 1.0, _spans(found, text, skipped))
 
 
@@ -402,16 +210,16 @@ def _match_earley(fmt: Format, text: str, prefix: str, partial_max: float) -> Ma
 
     whole = prefix + text
     if len(whole) > MAX_EARLEY_CHARS:
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
     try:
-        tree = _lark(fmt.body, "earley").parse(whole)
+        tree = grammars.lark_parser(fmt.body, "earley").parse(whole)
     except UnexpectedInput as error:
         offset = error.pos_in_stream
         names = getattr(error, "allowed", None) or getattr(error, "expected", None) or ()
         at = len(whole) if offset is None or offset < 0 else offset
-        return Match(False, 0.0, {}, Failure.of(text, at - len(prefix), tuple(sorted(names))))
+        return Match(False, 0.0, {}, Mismatch.of(text, at - len(prefix), tuple(sorted(names))))
     except RecursionError:
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
     found: lr_machine.Captured = []
     queue = [tree]
     while queue:
@@ -428,25 +236,25 @@ def _match_earley(fmt: Format, text: str, prefix: str, partial_max: float) -> Ma
 def _match_json(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
     whole = prefix + text
     if len(whole) > MAX_JSON_CHARS:
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("a shorter text",)), Status.TOO_LARGE)
     validator = json_schema.compile_schema(fmt.body)
     try:
-        value = json_schema.read(whole)
+        value = json_schema.read_json(whole)
         if validator.is_valid(value):
             return Match(True, 1.0, _properties(fmt, whole, text, len(prefix)))
         partial = min(json_schema.satisfied(validator, value), partial_max)
         error = next(validator.iter_errors(value))
         return Match(
-            False, partial, {}, Failure.of(text, 0, (" ".join(error.message[:200].split()),))
+            False, partial, {}, Mismatch.of(text, 0, (" ".join(error.message[:200].split()),))
         )
     except json.JSONDecodeError as error:
-        return Match(False, 0.0, {}, Failure.of(text, error.pos - len(prefix), ("JSON",)))
+        return Match(False, 0.0, {}, Mismatch.of(text, error.pos - len(prefix), ("JSON",)))
     except json_schema.RepeatedKey as error:
-        return Match(False, 0.0, {}, Failure.of(text, 0, (str(error),)))
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, (str(error),)))
     except RecursionError:
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("less nesting",)), Status.TOO_LARGE)
     except (ValueError, OverflowError):  # a number of thousands of digits, or NaN
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("a number",)))
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("a number",)))
 
 
 def _properties(fmt: Format, whole: str, text: str, skipped: int) -> dict[str, tuple[Span, ...]]:
@@ -455,27 +263,18 @@ def _properties(fmt: Format, whole: str, text: str, skipped: int) -> dict[str, t
     return _spans(found, text, skipped)
 
 
-@functools.lru_cache(maxsize=256)
-def _regex(body: str) -> Any:
-    from grpo_rewards.rules.text import compile_pattern
-
-    pattern, _, flags = body.rpartition("\n")
-    try:
-        return compile_pattern(pattern, flags)
-    except ValueError as error:
-        hint = "patterns are RE2's: no look-around, no back-references"
-        raise FormatError(str(error), 0, hint) from None
-
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _match_regex(fmt: Format, text: str, prefix: str, partial_max: float) -> Match:
     whole = _SURROGATE.sub("\ufffd", prefix + text)  # RE2 reads UTF-8, which has none
-    found = _regex(fmt.body).fullmatch(whole)
+    found = grammars.full_pattern(fmt.body).fullmatch(whole)
     if found is None:
-        return Match(False, 0.0, {}, Failure.of(text, 0, ("the pattern",)))
-    places = [(name, *found.span(group)) for name, group in _regex(fmt.body).groupindex.items()]
+        return Match(False, 0.0, {}, Mismatch.of(text, 0, ("the pattern",)))
+    places = [
+        (name, *found.span(group))
+        for name, group in grammars.full_pattern(fmt.body).groupindex.items()
+    ]
     return Match(True, 1.0, _spans([p for p in places if p[1] >= 0], text, len(prefix)))
 
 
@@ -486,3 +285,88 @@ _ENGINES = {
     "json": _match_json,
     "re": _match_regex,
 }
+
+
+def _match(compiled: Format, completion: str, *, partial_max: float) -> Any:
+    if compiled.needs_deadline:  # nothing shows that every text is read in linear time
+        return DEFERRED
+    return _matched(compiled, completion, {"partial_max": partial_max})
+
+
+def _matched(compiled: Format, completion: str, options: Mapping[str, Any]) -> Outcome:
+    found = compiled.match(completion, **options)
+    return Outcome(found, found.status)
+
+
+def _tags(completion: str, *names: str, prefix: str, partial_max: float) -> float:
+    compiled = compile_format("tags", "tags", " ".join(names), prefix=prefix)
+    return compiled.match(completion, partial_max=partial_max).credit
+
+
+def _check_tags(args: Sequence[Any], options: Mapping[str, Any]) -> str | None:
+    names = args[1:]
+    if not names or not all(isinstance(name, str) for name in names):
+        return 'the tags are constant texts: format.tags(completion, "think", "answer")'
+    try:
+        compile_format("tags", "tags", " ".join(names), prefix=options["prefix"])
+    except FormatError as error:
+        return error.message
+    return None
+
+
+def _partial(_args: Any, options: Mapping[str, Any]) -> str | None:
+    return None if 0 <= options["partial_max"] <= 1 else "partial_max lies in 0..1"
+
+
+def _fits(m: Match) -> bool:
+    return m.ok
+
+
+def _credit(m: Match) -> float:
+    return m.credit
+
+
+def _failed_at(m: Match) -> float | None:
+    return None if m.at is None else m.at.offset
+
+
+def _capture(m: Match, *, name: str, index: float) -> Any:
+    return m.capture(name, int(index))
+
+
+def _left_format(arguments: Sequence[Any], match: Any) -> list[Mark]:
+    """Where a text leaves the format that it is matched with."""
+    text = arguments[1]
+    at = getattr(match, "at", None)
+    if at is None or not isinstance(text, str):
+        return []
+    start = at.offset + getattr(text, "start", 0)
+    wanted = ", ".join(at.expected[:4]) or "something else"
+    return [(start, start + (at.offset < len(text)), "fail", f"wants {wanted}")]
+
+
+RULES: tuple[Rule, ...] = (
+    rule(
+        "match(format: format, text: text, *, partial_max: num = 0.5) -> match",
+        RowKernel(_match, finish=_matched),
+        "How a text fits a format: .ok, .credit, .at, and its captures by name.",
+        cost=2, validate=_partial, marks=_left_format,
+    ),
+    rule("match.ok(match: match) -> bool", RowKernel(_fits), "Whether the whole text fits.",
+         cost=0),
+    rule("match.credit(match: match) -> num", RowKernel(_credit),
+         "How much of the text fits: 1 if all, else less, capped by partial_max.",
+         range=UNIT, cost=0),
+    rule("match.at(match: match) -> num?", RowKernel(_failed_at),
+         "Where the text left its format; null where it fits.", range=COUNT, cost=0),
+    rule("match.capture(match: match, *, name: text, index: num) -> text?", RowKernel(_capture),
+         "A part of the text by its name in the format; null unless the whole text fits.",
+         cost=0),
+    rule(
+        'format.tags(text: text, names: text..., *, prefix: text = "", partial_max: num = 0.5)'
+        " -> num",
+        RowKernel(_tags), "The credit of <a>…</a> <b>…</b>, in this order and nothing else.",
+        range=UNIT, cost=2, validate=_check_tags,
+        example='format.tags("<think>x</think><answer>4</answer>", "think", "answer")',
+    ),
+)  # fmt: skip

@@ -16,6 +16,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+#: Python's own parser of patterns. It is private, and so are the names of its nodes, but a parser of
+#: ours could read a pattern otherwise than the `re` that runs it. The tests hold its answers.
 _parser: Any = importlib.import_module("re._parser")
 _UNBOUNDED = 64  # a counted repeat above this is as good as unbounded
 _OTHER = 128  # stands for every character outside ASCII
@@ -23,7 +25,7 @@ _ALL = frozenset(range(129))
 _SAMPLES = [chr(code) for code in range(128)]
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 
-Node = tuple[Any, Any]
+RegexNode = tuple[Any, Any]
 
 
 class Cost(enum.IntEnum):
@@ -34,7 +36,7 @@ class Cost(enum.IntEnum):
     EXPONENTIAL = 2
 
 
-def parse(regexp: str) -> Sequence[Node]:
+def syntax_of(regexp: str) -> Sequence[RegexNode]:
     """The syntax tree of Python's own parser; `re.error` where it does not parse."""
     return list(_parser.parse(regexp))
 
@@ -46,7 +48,7 @@ def cost(regexp: str) -> Cost:
     (<Cost.LINEAR: 0>, <Cost.EXPONENTIAL: 2>, <Cost.RISKY: 1>)
     """
     found = _Ambiguity()
-    found.visit(parse(regexp), frozenset(), False, False)
+    found.visit(syntax_of(regexp), frozenset(), False, False)
     if found.nested:
         return Cost.EXPONENTIAL
     return Cost.RISKY if found.loose > 1 or found.lookaround else Cost.LINEAR
@@ -54,12 +56,12 @@ def cost(regexp: str) -> Cost:
 
 def scans_far(regexp: str) -> bool:
     """Whether an attempt may read far ahead and then fail: `"[^"]*"` on an unclosed quote."""
-    return _far(parse(regexp), False)
+    return _far(syntax_of(regexp), False)
 
 
 def first(regexp: str) -> frozenset[int]:
     """The classes of characters that a match may begin with."""
-    return _first(parse(regexp))[0]
+    return _first(syntax_of(regexp))[0]
 
 
 def explodes(regexp: str) -> bool:
@@ -67,10 +69,10 @@ def explodes(regexp: str) -> bool:
 
     Lark's strict mode builds one for every terminal to find collisions.
     """
-    return _counted(parse(regexp), [False])
+    return _counted(syntax_of(regexp), [False])
 
 
-def _counted(nodes: Sequence[Node], unbounded: list[bool]) -> bool:
+def _counted(nodes: Sequence[RegexNode], unbounded: list[bool]) -> bool:
     for op, av in nodes:
         if str(op) in (*_REPEATS, "POSSESSIVE_REPEAT"):
             low, high, body = av
@@ -95,7 +97,7 @@ class _Ambiguity:
         self.lookaround = False
 
     def visit(
-        self, nodes: Sequence[Node], follow: frozenset[int], may_fail: bool, in_loop: bool
+        self, nodes: Sequence[RegexNode], follow: frozenset[int], may_fail: bool, in_loop: bool
     ) -> None:
         """`follow` is what may come next, `may_fail` whether that can fail."""
         for i, (op, av) in enumerate(nodes):
@@ -131,7 +133,7 @@ class _Ambiguity:
         self.visit(nodes, begins | after, fails, in_loop or (unbounded and fails))
 
 
-def _overlap(branches: Sequence[Sequence[Node]], after: frozenset[int]) -> bool:
+def _overlap(branches: Sequence[Sequence[RegexNode]], after: frozenset[int]) -> bool:
     """Whether two branches, or an empty one and what follows, fit the same text: `a|ab`."""
     seen: frozenset[int] = frozenset()
     for branch in branches:
@@ -143,7 +145,7 @@ def _overlap(branches: Sequence[Sequence[Node]], after: frozenset[int]) -> bool:
     return False
 
 
-def _two_repeats(begins: frozenset[int], rest: Sequence[Node]) -> bool:
+def _two_repeats(begins: frozenset[int], rest: Sequence[RegexNode]) -> bool:
     """Whether the next thing is an unbounded repeat over the same characters: `\\s*\\s*`."""
     for op, av in rest:
         own, nullable = _first([(op, av)])
@@ -154,7 +156,7 @@ def _two_repeats(begins: frozenset[int], rest: Sequence[Node]) -> bool:
     return False
 
 
-def _parts(op: Any, av: Any) -> list[Sequence[Node]]:
+def _parts(op: Any, av: Any) -> list[Sequence[RegexNode]]:
     """The sequences that stand inside a node."""
     name = str(op)
     if name == "BRANCH":
@@ -170,7 +172,7 @@ def _parts(op: Any, av: Any) -> list[Sequence[Node]]:
     return []
 
 
-def _can_fail(nodes: Sequence[Node]) -> bool:
+def _can_fail(nodes: Sequence[RegexNode]) -> bool:
     for op, av in nodes:
         name = str(op)
         if name in (*_REPEATS, "POSSESSIVE_REPEAT"):
@@ -187,7 +189,7 @@ def _can_fail(nodes: Sequence[Node]) -> bool:
     return False
 
 
-def _far(nodes: Sequence[Node], may_fail: bool) -> bool:
+def _far(nodes: Sequence[RegexNode], may_fail: bool) -> bool:
     for i, (op, av) in enumerate(nodes):
         fails = may_fail or _can_fail(nodes[i + 1 :])
         repeat = str(op) in (*_REPEATS, "POSSESSIVE_REPEAT")
@@ -198,12 +200,12 @@ def _far(nodes: Sequence[Node], may_fail: bool) -> bool:
     return False
 
 
-def _inside_fails(body: Sequence[Node]) -> bool:
+def _inside_fails(body: Sequence[RegexNode]) -> bool:
     """A loop over a body of several parts may give up in the middle of a long one."""
     return any(_far(part, False) for op, av in body for part in _parts(op, av))
 
 
-def _first(nodes: Sequence[Node]) -> tuple[frozenset[int], bool]:
+def _first(nodes: Sequence[RegexNode]) -> tuple[frozenset[int], bool]:
     """Classes that may come first, and whether the whole may be empty."""
     found: frozenset[int] = frozenset()
     for op, av in nodes:
@@ -241,7 +243,7 @@ def _cases(code: int) -> frozenset[int]:
     return frozenset(c if c < 128 else _OTHER for c in both)
 
 
-def _class(items: Sequence[Node]) -> frozenset[int]:
+def _class(items: Sequence[RegexNode]) -> frozenset[int]:
     found: set[int] = set()
     negated = False
     for op, av in items:

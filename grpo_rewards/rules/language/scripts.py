@@ -90,7 +90,7 @@ _SPACED = "".join(chars for name, chars in _RANGES.items() if name not in WEIGHT
 
 #: Words and numbers to count: runs of letters, digits and their signs, and single letters where
 #: words are not set apart.
-UNIT = re.compile(
+COUNTED_UNIT = re.compile(
     f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_SPACED}])(?:[^\\W{_UNSPACED}]+|[{_SPACED}{_INNER}])*"
 )
 

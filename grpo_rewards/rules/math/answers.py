@@ -7,36 +7,39 @@ answer a list.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from dataclasses import dataclass
 
-from grpo_rewards.limits import MAX_ANSWER_CHARS
+from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_TOLD_CHARS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers, symbols
-from grpo_rewards.rules.math.choices import choice
-from grpo_rewards.rules.math.compare.trees import Policy, compare
+from grpo_rewards.rules.math.choices import chosen_letter
+from grpo_rewards.rules.math.compare.trees import EqualityOptions, compare_terms
 from grpo_rewards.rules.math.hedges import changed, denied, offers
-from grpo_rewards.rules.math.latex.parser import Node, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
+from grpo_rewards.rules.math.latex.tree import Term
 from grpo_rewards.rules.math.normalise import TEXT_COMMAND, has_prose, normalised, reads, squeezed
 from grpo_rewards.rules.math.numbers import Number
 
 
-class Gold(Protocol):
-    """What has to be known of a gold."""
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A gold, read once and reusable: its text, plain writing, number, tree and letter, and the
+    integer where it is nothing else."""
+
+    source: str
+    text: str
+    plain: str
+    number: Number | None
+    tree: Term | None
+    letter: str | None
+    is_text: bool
+    problem: str
+    whole: int | None = None
 
     @property
-    def source(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def plain(self) -> str: ...
-    @property
-    def number(self) -> Number | None: ...
-    @property
-    def tree(self) -> Node | None: ...
-    @property
-    def letter(self) -> str | None: ...
-    @property
-    def is_text(self) -> bool: ...
+    def is_readable(self) -> bool:
+        """Whether answers can be compared with it."""
+        return not self.problem
 
 
 def joins(gap: str) -> bool:
@@ -59,7 +62,7 @@ def candidate(text: str, gold: Gold) -> str | None:
         if spoken is None:
             return None
         text = spoken
-    found = places.marked(text)
+    found = places.marked_answer(text)
     several = _several(text, gold) if found else None
     if several is not None:
         return several
@@ -89,12 +92,12 @@ def _one_box(text: str, found: str) -> str:
 def _alike(one: str, other: str) -> bool:
     """Whether two answers say the same: `15\\frac{39}{40}`, or `\\frac{639}{40}`."""
     written = normalised(one), normalised(other)
-    first, second = map(numbers.read, written)
+    first, second = map(numbers.read_number, written)
     if first is not None and second is not None:
-        return numbers.same(first, second) is True
-    left, right = map(parse, written)
-    if isinstance(left, Node) and isinstance(right, Node):
-        return compare(left, right, Policy()).yes
+        return numbers.same_number(first, second) is True
+    left, right = map(parse_math, written)
+    if isinstance(left, Term) and isinstance(right, Term):
+        return compare_terms(left, right, EqualityOptions()).yes
     return squeezed(written[0]) == squeezed(written[1])
 
 
@@ -142,7 +145,7 @@ def _unmarked(text: str, gold: Gold) -> str | None:
     plain = normalised(text)
     if reads(plain) or plain == gold.plain or squeezed(plain) == squeezed(gold.plain):
         return text
-    if gold.letter is not None and choice(text) is not None:
+    if gold.letter is not None and chosen_letter(text) is not None:
         return text
     if gold.is_text and gold.number is None:
         judged = _JUDGED.match(text)
@@ -194,7 +197,7 @@ _JUDGED = re.compile(
 
 def _last_words(text: str) -> str | None:
     """`The capital of France is Paris.` says `Paris`."""
-    if len(text) > 2000:
+    if len(text) > MAX_TOLD_CHARS:
         return None
     found = re.search(
         r"(?s).*\b(?:is|are|was)\s+(?:the\s+|a\s+|an\s+)?([^\s][^.!?\n]{0,80})[.!?]?\s*$", text

@@ -1,14 +1,15 @@
-"""Numbers and choices in text, and arithmetic that is read, never evaluated."""
+"""The number that a text is, and the exact value of arithmetic: read, never evaluated."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 from grpo_rewards.rules.math import numbers
-from grpo_rewards.rules.math.choices import choice as picked
 from grpo_rewards.rules.math.compare.canonical import canonical
-from grpo_rewards.rules.math.latex.parser import Node, names, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
+from grpo_rewards.rules.math.latex.tree import Term, names
 from grpo_rewards.rules.math.normalise import normalised
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 
 def number(text: str) -> Fraction | None:
@@ -31,8 +32,8 @@ def eval_arith(text: str) -> Fraction | None:
     >>> eval_arith("9^9^9^9"), eval_arith("x + 1"), eval_arith("1/0")
     (None, None, None)
     """
-    tree = parse(normalised(text))
-    if not isinstance(tree, Node) or names(tree):
+    tree = parse_math(normalised(text))
+    if not isinstance(tree, Term) or names(tree):
         return None
     form = canonical(tree)
     if form.op != "num":
@@ -41,10 +42,11 @@ def eval_arith(text: str) -> Fraction | None:
     return value
 
 
-def choice(text: str) -> str | None:
-    """The letter that a text picks among choices; None where it picks none or several.
-
-    >>> choice("I think the correct answer is C"), choice("(A) or (B)")
-    ('C', None)
-    """
-    return picked(text)
+RULES: tuple[Rule, ...] = (
+    rule("math.eval_arith(text: text) -> num?", RowKernel(eval_arith),
+         "The exact value of an arithmetic expression: + - * / ** and brackets over numbers.",
+         cost=2, example='math.eval_arith("(1 + 2) * 3 / 4")'),
+    rule("math.number(text: text) -> num?", RowKernel(number),
+         "The number that a text is: 1,234, -1/2, 2 1/2, 50%, $18, 1e3.",
+         example='math.number("1,234.50")'),
+)  # fmt: skip

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from grpo_rewards.limits import MAX_CHOICE_CHARS
 from grpo_rewards.rules import extract
+from grpo_rewards.rules.announcements import said, tail
 from grpo_rewards.rules.math.hedges import denied
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 _LABEL: Final = re.compile(
     r"\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?"
@@ -52,26 +55,25 @@ def labelled(gold: str) -> tuple[str, str] | None:
     return (words[1], words[2]) if words else None
 
 
-def choice(text: str) -> str | None:
+def chosen_letter(text: str) -> str | None:
     """The letter that a completion picks; None where it picks none or more than one.
 
-    >>> choice("The answer is (B)."), choice("A. Because B is not valid"), choice("(A) or (B)")
-    ('B', 'A', None)
+    >>> [chosen_letter(text) for text in ("It is (B).", "A. As B is not valid", "(A) or (B)")]
+    ['B', 'A', None]
     """
     box = extract.last_box(text)
     if box == "":
         return None
-    said = box or extract.said(text)
-    for part in (said, text):
+    for part in (box or said(text), text):
         if part is None:
             continue
         plain = _WRAPPED.sub(lambda found: found[1], part.strip()).strip()
         bare = _BARE.fullmatch(plain)
         if bare is not None:
             return bare[1].upper()
-        if len(plain) <= 4000 and (letter := _leading(plain)):
+        if len(plain) <= MAX_CHOICE_CHARS and (letter := _leading(plain)):
             return letter
-    return _picked(extract.tail(text))
+    return _picked(tail(text))
 
 
 def _leading(plain: str) -> str | None:
@@ -103,3 +105,10 @@ def _picked(text: str) -> str | None:
     ):
         return None
     return found[-1][1]
+
+
+RULES: tuple[Rule, ...] = (
+    rule("math.choice(text: text) -> text?", RowKernel(chosen_letter),
+         "The letter of a multiple-choice answer: (B), B., option B.", cost=2,
+         example='math.choice("The answer is (B).")'),
+)  # fmt: skip

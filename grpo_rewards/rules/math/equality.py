@@ -5,7 +5,7 @@
     choice    multiple choice by letter
     tree      the same canonical tree, or the same parts in the same shape
     numeric   the same values at unrelated points, to 60 digits
-    pass      only SymPy can tell: `symbolic`, in a killable worker
+    pass      only SymPy can tell: `decide`, in a killable worker
 
 The blame rule: a gold that cannot be read gives null; an answer that is missing, cannot be read or
 is too large to compare is wrong. Nothing here evaluates text, and all bounds are counted, so a
@@ -16,27 +16,29 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from grpo_rewards.columns import Outcome, Status
-from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
+from grpo_rewards.columns import Outcome, Span, Status
+from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_GOLDS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers
-from grpo_rewards.rules.math.answers import candidate, ending, joins
-from grpo_rewards.rules.math.choices import choice, label, labelled
-from grpo_rewards.rules.math.compare.trees import Policy, Rung, compare
+from grpo_rewards.rules.math.answers import Gold, candidate, ending, joins
+from grpo_rewards.rules.math.choices import chosen_letter, label, labelled
+from grpo_rewards.rules.math.compare.trees import EqualityOptions, Rung, compare_terms
 from grpo_rewards.rules.math.hedges import changes
-from grpo_rewards.rules.math.latex.parser import Node, ops, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
 from grpo_rewards.rules.math.latex.rewrites import magnitude, stand_in
+from grpo_rewards.rules.math.latex.tree import Term, ops
 from grpo_rewards.rules.math.normalise import (
     TEXT_COMMAND,
+    compared_words,
     has_prose,
     is_words,
     normalised,
     squeezed,
-    words,
 )
+from grpo_rewards.rules.rule import DEFERRED, Mark, RowKernel, Rule, rule
 
 Extract = Literal["auto", "none"]
 
@@ -56,27 +58,6 @@ class Verdict(NamedTuple):
         return Outcome(self.value, self.status)
 
 
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """A gold, read once and reusable: its text, plain writing, number, tree and letter, and the
-    integer where it is nothing else."""
-
-    source: str
-    text: str
-    plain: str
-    number: numbers.Number | None
-    tree: Node | None
-    letter: str | None
-    is_text: bool
-    problem: str
-    whole: int | None = None
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether answers can be compared with it."""
-        return not self.problem
-
-
 #: Notes that datasets hold where an answer should be; no completion can equal them.
 _NOTE: Final = re.compile(
     r"(?i)see (?:the )?(?:figure|diagram|graph|image|picture|table|solution|above|below|proof)"
@@ -84,7 +65,7 @@ _NOTE: Final = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=50_000)
+@functools.lru_cache(maxsize=MAX_GOLDS)
 def compile_gold(gold: str) -> Gold:
     """A gold, a whole solution or a bare answer, read once.
 
@@ -93,20 +74,20 @@ def compile_gold(gold: str) -> Gold:
     """
     text = _gold_text(gold)
     plain = normalised(text)
-    number = numbers.read(plain)
+    number = numbers.read_number(plain)
     scaled = magnitude(plain)
     if number is None and scaled is not None:
         plain = scaled[0]
-        number = numbers.read(plain)
+        number = numbers.read_number(plain)
     letter, named = label(text), labelled(text)
     if named is not None:  # `(D) Alina`: the letter or what it stands for
         plain = normalised(named[1])
-        number = numbers.read(plain)
+        number = numbers.read_number(plain)
     tree, problem = None, ""
     is_text = is_words(plain)
     if number is None or not number.sure or number.digits == "":
-        read = parse(stand_in(plain))
-        if isinstance(read, Node):
+        read = parse_math(stand_in(plain))
+        if isinstance(read, Term):
             tree = read
         elif number is None and letter is None and not is_text:
             problem = read.reason
@@ -123,15 +104,15 @@ def compile_gold(gold: str) -> Gold:
 
 def _gold_text(gold: str) -> str:
     """The answer inside a solution: its boxes, what it announces, its mathematics, or all of it."""
-    spoken = places.marked(gold)
+    spoken = places.marked_answer(gold)
     found = places.boxes(gold) if spoken and "\\" in gold else []
     if len(found) > 1 and all(joins(gap) for _, gap in found[1:]):
         return ", ".join(str(box) for box, _ in found)
     if spoken is not None:
         return spoken
     if "$" in gold or "\\" in gold or "\n" in gold:
-        whole = parse(normalised(gold))
-        if isinstance(whole, Node) and "text" not in ops(whole):
+        whole = parse_math(normalised(gold))
+        if isinstance(whole, Term) and "text" not in ops(whole):
             return gold
         if gold.count("$") == 2 and not gold.strip().startswith("$"):
             return gold if len(gold) <= 60 else (places.mathematics(gold) or gold)
@@ -155,7 +136,7 @@ def equal(
     evaluate: bool = False,
     positive: bool = False,
 ) -> Verdict:
-    """The verdict of the rungs that run in process; rung "pass" asks for `symbolic`.
+    """The verdict of the rungs that run in process; rung "pass" asks for `decide`.
 
     `extract` is "auto": a mark (box, `<answer>`, `####`, "the answer is") is followed wherever
     there is one, prose is searched, and what reads as one answer is taken as it is; or "none": the
@@ -175,9 +156,9 @@ def equal(
         return Verdict(None, Status.UNPARSED, "gold", f"the gold cannot be read: {known.problem}")
     if found is None or not found.strip():
         return Verdict(False, Status.MISSING, "extract", "there is no answer")
-    policy = Policy(units, decimals, rtol, int(figures), evaluate, positive)
+    options = EqualityOptions(units, decimals, rtol, int(figures), evaluate, positive)
     plain = normalised(found)
-    step = _climb(plain, found, known, policy)
+    step = _climb(plain, found, known, options)
     if step[0] is not False and step is not _SAME_TEXT and _is_changed(plain, known):
         step = _CHANGED
     return Verdict(*step, found)
@@ -206,10 +187,10 @@ _CHANGED: Final[_Step] = (False, Status.OK, "text", "words beside the answer cha
 _OTHER_NUMBER: Final[_Step] = (False, Status.OK, "number", "another number")
 
 
-def _climb(plain: str, source: str, gold: Gold, policy: Policy) -> _Step:
+def _climb(plain: str, source: str, gold: Gold, options: EqualityOptions) -> _Step:
     if plain == gold.plain:
         return _SAME_TEXT
-    if gold.whole is not None and policy.exact:
+    if gold.whole is not None and options.exact:
         whole = numbers.whole(plain)
         if whole is not None:
             return _SAME_NUMBER if whole == gold.whole else _OTHER_NUMBER
@@ -218,40 +199,40 @@ def _climb(plain: str, source: str, gold: Gold, policy: Policy) -> _Step:
     if len(plain) > MAX_ANSWER_CHARS and not re.fullmatch(r"-?\d*\.?\d+", plain):
         return False, Status.TOO_LARGE, "guard", "the answer is too long"
     if gold.number is not None:
-        by_number = _by_number(stand_in(plain), gold.number, policy)
+        by_number = _by_number(stand_in(plain), gold.number, options)
         if by_number is not None:
             return _SAME_NUMBER if by_number else _OTHER_NUMBER
     by_time = _by_time(plain, gold.plain)
     if by_time is not None:
         return by_time, Status.OK, "number", "times of day"
     if gold.letter is not None:
-        letter = choice(source)
+        letter = chosen_letter(source)
         if letter is not None:
             return letter == gold.letter, Status.OK, "choice", f"{letter} for {gold.letter}"
     if gold.is_text and is_words(plain):
-        same = words(stand_in(plain)) == words(stand_in(gold.plain))
+        same = compared_words(stand_in(plain)) == compared_words(stand_in(gold.plain))
         if same or gold.tree is None or gold.tree.op == "text":
             return same, Status.OK, "text", "the same words" if same else "other words"
-    return _by_tree(plain, gold, policy)
+    return _by_tree(plain, gold, options)
 
 
-def _by_number(plain: str, gold: numbers.Number, policy: Policy) -> bool | None:
+def _by_number(plain: str, gold: numbers.Number, options: EqualityOptions) -> bool | None:
     if gold.digits and len(plain) > MAX_PLAIN_DIGITS:
         return False
     both = magnitude(plain)
     if both is not None:  # `5 million` may answer `5` where millions are asked for
-        scaled, bare = (_by_number(one, gold, policy) for one in both)
+        scaled, bare = (_by_number(one, gold, options) for one in both)
         return scaled or bare
-    number = numbers.read(plain)
+    number = numbers.read_number(plain)
     if number is None:
         return None
-    if policy.units == "ignore":
+    if options.units == "ignore":
         number, gold = number._replace(unit=""), gold._replace(unit="")
-    elif policy.units == "strict" and gold.unit and not number.unit:
+    elif options.units == "strict" and gold.unit and not number.unit:
         return False
-    same = numbers.same(number, gold, figures=policy.figures)
-    if not same and (policy.decimals is not None or policy.rtol is not None):
-        near = policy.near(number.value, gold.value)
+    same = numbers.same_number(number, gold, figures=options.figures)
+    if not same and (options.decimals is not None or options.rtol is not None):
+        near = options.near(number.value, gold.value)
         return True if near else same
     return same
 
@@ -284,13 +265,13 @@ def _minutes(found: re.Match[str]) -> int:
     return hour * 60 + int(found[2])
 
 
-def _by_tree(plain: str, gold: Gold, policy: Policy) -> _Step:
-    read = parse(stand_in(plain))
-    if not isinstance(read, Node):
+def _by_tree(plain: str, gold: Gold, options: EqualityOptions) -> _Step:
+    read = parse_math(stand_in(plain))
+    if not isinstance(read, Term):
         return False, Status.UNPARSED, "tree", f"the answer cannot be read: {read.reason}"
     if gold.tree is None:
         return False, Status.OK, "tree", "of another kind"
-    rung = compare(read, gold.tree, policy)
+    rung = compare_terms(read, gold.tree, options)
     return _RESULTS[rung]
 
 
@@ -306,24 +287,53 @@ _RESULTS: Final[dict[Rung, _Step]] = {
 }
 
 
-def symbolic(answer: str | None, gold: str | Gold, **options: Any) -> Outcome:
-    """The last rung, for a worker: SymPy decides what `equal` passed."""
-    return decide(answer, gold, **options).outcome
-
-
 def decide(answer: str | None, gold: str | Gold, **options: Any) -> Verdict:
     """`equal` with SymPy behind it, in this process: bounded by a worker's deadline only."""
     first = equal(answer, gold, **options)
     if first.value is not None or first.rung != "pass" or first.answer is None:
         return first
-    from grpo_rewards.rules.math.compare.sympy_rung import same
+    from grpo_rewards.rules.math.compare.sympy_rung import same_by_algebra
 
     known = gold if isinstance(gold, Gold) else compile_gold(gold)
-    read = parse(normalised(first.answer))
-    if not isinstance(read, Node) or known.tree is None:
+    read = parse_math(normalised(first.answer))
+    if not isinstance(read, Term) or known.tree is None:
         return Verdict(False, Status.UNPARSED, "sympy", "cannot be read", first.answer)
-    equal_ = same(read, known.tree)
+    equal_ = same_by_algebra(read, known.tree)
     reason = {True: "the same by algebra", False: "not the same by algebra"}
     if equal_ is None:
         return Verdict(False, Status.UNPARSED, "sympy", "algebra cannot tell", first.answer)
     return Verdict(equal_, Status.OK, "sympy", reason[equal_], first.answer)
+
+
+def _equal(answer: str | None, gold: str, **options: Any) -> Any:
+    verdict = equal(answer, compile_gold(gold), **options)
+    if verdict.value is None and verdict.rung == "pass":
+        return DEFERRED
+    return Outcome(verdict.value, verdict.status)
+
+
+def _symbolic(answer: str, gold: str, options: Mapping[str, Any]) -> Any:
+    """The last rung, for a worker: SymPy decides what `equal` passed."""
+    return decide(answer, gold, **options).outcome
+
+
+def _compared_answer(arguments: Sequence[Any], verdict: Any) -> list[Mark]:
+    """The answer that was compared with the gold, where it was cut from the completion."""
+    answer = arguments[0]
+    if not isinstance(answer, Span):
+        return []
+    return [(answer.start, answer.end, "answer", "what was extracted")]
+
+
+RULES: tuple[Rule, ...] = (
+    rule(
+        'math.equal(answer: text?, gold: text, *, extract: "auto"|"none" = "auto",'
+        ' units: "lenient"|"strict"|"ignore" = "lenient", decimals: num = null, rtol: num = null,'
+        " figures: num = 6, evaluate: bool = false, positive: bool = false) -> bool",
+        RowKernel(_equal, keyed=True, finish=_symbolic),
+        "Whether an answer equals the gold: as text, as an exact number, by algebra.\n\n"
+        "A gold that cannot be read gives null; an answer that is missing or unreadable is wrong."
+        " What counts as equal, and every option: docs/math.md.",
+        cost=3, example='math.equal("1/2", "0.5")', marks=_compared_answer,
+    ),
+)  # fmt: skip

@@ -223,8 +223,9 @@ def _restated(value: str, beside: str, pattern: re.Pattern[str]) -> bool:
     found = pattern.search(beside)
     if found is None:
         return False
-    one, two = numbers.read(value.strip(" $")), numbers.read(found["value"].rstrip(","))
-    return one is not None and two is not None and numbers.same(one, two) is True
+    one = numbers.read_number(value.strip(" $"))
+    two = numbers.read_number(found["value"].rstrip(","))
+    return one is not None and two is not None and numbers.same_number(one, two) is True
 
 
 def changes(answer: str) -> frozenset[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from grpo_rewards.limits import MAX_BARE_CHARS
 from grpo_rewards.rules import extract
 from grpo_rewards.rules.math import numbers, symbols, units
 from grpo_rewards.rules.math.latex.letter_runs import split_word
-from grpo_rewards.rules.math.latex.parser import Node, ops, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
 from grpo_rewards.rules.math.latex.rewrites import magnitude, rewritten
+from grpo_rewards.rules.math.latex.tree import Term, ops
 
 _WRAPPERS: Final = (
     ("$$", "$$"),
@@ -76,7 +78,7 @@ _APART: Final = re.compile(r"\d\s+\d")
 _NOTHING: Final = re.compile(r"\\(?:left|right)(?![a-z])|\\[,;:! ]|\\displaystyle")
 
 
-def words(plain: str) -> str:
+def compared_words(plain: str) -> str:
     """The words of an answer in words, for comparison; the case of one letter counts."""
     if len(plain) == 1:
         return plain
@@ -122,13 +124,13 @@ _CLOCK: Final = re.compile(r"\d{1,2}:\d{2}\s*[AaPp]\.?\s?[Mm]\.?")
 
 def reads(plain: str) -> bool:
     """Whether a text is one answer in mathematics, without words."""
-    if len(plain) > 400:
+    if len(plain) > MAX_BARE_CHARS:
         return False
-    if numbers.read(plain) is not None or magnitude(plain) or _CLOCK.fullmatch(plain):
+    if numbers.read_number(plain) is not None or magnitude(plain) or _CLOCK.fullmatch(plain):
         return True
     if plain.startswith("\\begin") and plain.endswith("}"):
-        return isinstance(parse(plain), Node)
+        return isinstance(parse_math(plain), Term)
     if has_prose(plain) or "$" in plain.strip("$"):
-        return not has_prose(plain) and isinstance(parse(plain), Node)
-    read = parse(plain)
-    return isinstance(read, Node) and not ops(read) & {"text"}
+        return not has_prose(plain) and isinstance(parse_math(plain), Term)
+    read = parse_math(plain)
+    return isinstance(read, Term) and not ops(read) & {"text"}

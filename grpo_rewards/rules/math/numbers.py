@@ -64,12 +64,12 @@ _WORDS: Final = re.compile(
 _PLAIN_WORDS: Final = re.compile(r"[\s-]*([A-Za-z€][A-Za-z€ ./*]{0,60}(?:\^\s*\{?\d\}?)?)\s*\.?")
 
 
-def read(text: str) -> Number | None:
+def read_number(text: str) -> Number | None:
     """The number that a text is, as a whole, with its unit; None where it is something else.
 
-    >>> [str(read(t).value) for t in ("1,234.50", "-3/6", "2 1/2", "$18", "1e3", "5 cm")]
+    >>> [str(read_number(t).value) for t in ("1,234.50", "-3/6", "2 1/2", "$18", "1e3", "5 cm")]
     ['2469/2', '-1/2', '5/2', '18', '1000', '5']
-    >>> read("x+1") is None, read("50%").percent
+    >>> read_number("x+1") is None, read_number("50%").percent
     (True, True)
     """
     if text.isascii() and text.isdigit():
@@ -78,11 +78,11 @@ def read(text: str) -> Number | None:
         return _whole(text[1:], True)
     if len(text) > limits.MAX_MATH_CHARS:
         return _long(text)
-    if not any(char.isdigit() for char in text[:400]):
+    if not any(char.isdigit() for char in text[: limits.MAX_BARE_CHARS]):
         return None
     plain = symbols.to_ascii(text).strip()
     if _POINTS.fullmatch(plain):  # `1.000,99` and `1.000.000`, as they are written in Europe
-        read_so = read(plain.replace(".", "").replace(",", "."))
+        read_so = read_number(plain.replace(".", "").replace(",", "."))
         return None if read_so is None else read_so._replace(sure=False)
     found = _NUMBER.fullmatch(plain)
     number = _number(found) if found else None
@@ -141,10 +141,12 @@ _SUMMED: Final = re.compile(
 def _summed(plain: str) -> Number | None:
     """`2 hours 30 minutes` as 2.5 hours: one measure in units that get smaller."""
     text = " ".join(_UNIT_TEXT.sub(r" \1 ", plain).replace("\\ ", " ").replace("\\,", " ").split())
-    found = _SUMMED.fullmatch(text) if len(text) <= 120 else None
+    found = _SUMMED.fullmatch(text) if len(text) <= limits.MAX_MEASURE_CHARS else None
     if found is None:
         return None
-    said = [(Fraction(found[f"n{i}"]), units.read(found[f"u{i}"])) for i in "123" if found[f"n{i}"]]
+    said = [
+        (Fraction(found[f"n{i}"]), units.read_unit(found[f"u{i}"])) for i in "123" if found[f"n{i}"]
+    ]
     measures = [unit for _, unit in said if unit is not None]
     sizes = [unit.factor for unit in measures]
     if len(measures) < len(said) or len({unit.dimension for unit in measures}) > 1:
@@ -184,11 +186,13 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
     if rest.strip() == "\\Omega":
         return "ohm"
     words = _WORDS.fullmatch(rest)
-    if words is None and "{" in rest and len(rest) <= 120 and (text := _latex_unit(rest)):
-        return text
+    if words is None and "{" in rest and len(rest) <= limits.MAX_MEASURE_CHARS:
+        text = _latex_unit(rest)
+        if text:
+            return text
     if words:
         text = words[1].strip() + (words[2] or "")
-        if units.read(text) or not any(char.isdigit() for char in words[1]):
+        if units.read_unit(text) or not any(char.isdigit() for char in words[1]):
             said = words[1].lower().split()
             open_ = said[:1] and said[0] in symbols.CONNECTIVES
             return None if open_ or not symbols.NEGATIONS.isdisjoint(said) else text
@@ -198,7 +202,7 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
     if plain is None or (len(plain[1]) < 2 and not apart):
         return None
     text = plain[1].strip().rstrip(".")
-    if units.read(text) is not None:
+    if units.read_unit(text) is not None:
         return text
     words_in = text.split()
     return text if all(units.is_word(word) for word in words_in) else None
@@ -218,7 +222,7 @@ def _latex_unit(rest: str) -> str | None:
         powers = _UNIT_TEXT.sub(r" \1 ", powers)
         powers = _UNIT_FRACTION.sub(r" \1 / \2 ", powers)
     text = " ".join(_UNIT_SIGNS.sub(" ", powers).split()).rstrip(".")
-    if re.search(r"[\\{}]|(?<!\^)(?<!\^-)\d", text) or units.read(text) is None:
+    if re.search(r"[\\{}]|(?<!\^)(?<!\^-)\d", text) or units.read_unit(text) is None:
         return None
     return text
 
@@ -275,26 +279,28 @@ def exact(text: str) -> Fraction | None:
     >>> str(exact("50%")), exact("half")
     ('1/2', None)
     """
-    number = read(text.strip())
+    number = read_number(text.strip())
     if number is None or number.digits:
         return None
     return number.value / 100 if number.percent else number.value
 
 
-def same(left: Number, right: Number, *, figures: int = 6) -> bool | None:
+def same_number(left: Number, right: Number, *, figures: int = 6) -> bool | None:
     """Whether two numbers are equal; None where the writing leaves it open.
 
     A decimal of at least `figures` significant digits stands for any number that rounds to it:
     `0.333333` for one third, `1.41421` for the root of two; not `0.33`, and no integer.
 
-    >>> same(read("0.5"), read("1/2")), same(read("0.33"), read("1/3"))
-    (True, False)
-    >>> same(read("50%"), read("50"))
+    >>> same_number(read_number("0.5"), read_number("1/2"))
+    True
+    >>> same_number(read_number("0.33"), read_number("1/3"))
+    False
+    >>> same_number(read_number("50%"), read_number("50"))
     True
     """
     if left.digits or right.digits:
         return left.digits == right.digits
-    first, second = read_unit(left), read_unit(right)
+    first, second = unit_of(left), unit_of(right)
     if first is not None and second is not None and not units.fit(first, second):
         return False
     a, b = left.value, right.value
@@ -319,9 +325,9 @@ def _shorter(left: Number, right: Number) -> bool:
     return left.places < right.places
 
 
-def read_unit(number: Number) -> units.Unit | None:
+def unit_of(number: Number) -> units.Unit | None:
     """The unit of a number, where it has one that a table knows."""
-    return units.read(number.unit) if number.unit else None
+    return units.read_unit(number.unit) if number.unit else None
 
 
 def rounds_to(number: Number, value: Fraction, figures: int) -> bool:

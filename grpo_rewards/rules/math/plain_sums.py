@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from grpo_rewards.limits import MAX_SUM_CHARS, MAX_SUM_DIGITS
+from grpo_rewards.rules.rule import RowKernel, Rule, rule
 
 #: Other spellings of the four operators.
 _SPELLINGS = {
@@ -32,13 +33,13 @@ class Sum(NamedTuple):
     numbers: tuple[Fraction, ...]
 
 
-def read(text: str) -> Sum | None:
+def read_sum(text: str) -> Sum | None:
     """A plain sum; None for anything else, and for a division by zero.
 
-    >>> found = read("(8 - 3) × 2 / 4")
+    >>> found = read_sum("(8 - 3) × 2 / 4")
     >>> print(found.value, *found.numbers)
     5/2 8 3 2 4
-    >>> read("3!"), read("1 2"), read("2 ** 3"), read("(1"), read("1 / (2 - 2)")
+    >>> read_sum("3!"), read_sum("1 2"), read_sum("2 ** 3"), read_sum("(1"), read_sum("1 / (2 - 2)")
     (None, None, None, None, None)
     """
     tokens = _tokens(text)
@@ -125,7 +126,7 @@ def value(text: str) -> Fraction | None:
     >>> print(value("25 * (3 + 1) - 2"))
     98
     """
-    found = read(text)
+    found = read_sum(text)
     return None if found is None else found.value
 
 
@@ -135,7 +136,7 @@ def uses(text: str, numbers: Sequence[float]) -> bool:
     >>> uses("25 * (3 + 1)", [1, 3, 25]), uses("25 * 3 + 25", [25, 3]), uses("25", [25, 3])
     (True, False, False)
     """
-    found = read(text)
+    found = read_sum(text)
     if found is None:
         return False
     try:
@@ -143,3 +144,12 @@ def uses(text: str, numbers: Sequence[float]) -> bool:
     except (TypeError, ValueError, OverflowError):  # null, not a number, infinite
         return False
     return sorted(found.numbers) == wanted
+
+
+RULES: tuple[Rule, ...] = (
+    rule("math.eval_plain(text: text) -> num?", RowKernel(value),
+         "The exact value of plain arithmetic, for games: + - * / and brackets, nothing else.",
+         cost=2, example='math.eval_plain("25 * (3 + 1)")'),
+    rule("math.uses(text: text, numbers: list[num]) -> bool", RowKernel(uses),
+         "Whether plain arithmetic is written with exactly these numbers, each once.", cost=2),
+)  # fmt: skip

@@ -1,10 +1,10 @@
-"""Where workers are born: a process that has SymPy loaded and forks a worker whenever one is asked.
+"""The fork server: a process that has SymPy loaded and forks a worker whenever it is asked to.
 
-The program starts one nursery, by `exec`, so nothing of the program's state, threads or `__main__`
-is copied, and a worker that had to be killed is replaced in milliseconds. This file is both ends:
-`Nursery` in the program, `main` in the process.
+The program starts one, by `exec`, so nothing of the program's state, threads or `__main__` is
+copied, and a worker that had to be killed is replaced in milliseconds. This file is both ends:
+`ForkServer` in the program, `serve_forks` in the process.
 
-No process is left behind: the nursery ends when its socket closes or its parent is gone, and the
+No process is left behind: the server ends when its socket closes or its parent is gone, and the
 kernel ends its workers with it (PR_SET_PDEATHSIG; elsewhere they end when their sockets close).
 """
 
@@ -23,17 +23,18 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-_MESSAGE = struct.Struct("!cq")  # what to do, with a number; every request has one reply
+_MESSAGE = struct.Struct("!cq")  # b"+" and megabytes, or b"-" and a pid; each has one reply
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]);"
-    " from grpo_rewards.scoring.workers.fork_server import main; main(int(sys.argv[1]))"
+    " from grpo_rewards.scoring.workers.fork_server import serve_forks;"
+    " serve_forks(int(sys.argv[1]))"
 )
-_PDEATHSIG = 1  # prctl's option of this name
-_PARENT_CHECK_S = 1.0  # how often the nursery looks whether its parent lives
+_PDEATHSIG = 1  # the option of Linux's prctl by which a child dies with its parent
+_PARENT_CHECK_S = 1.0  # how often the server looks whether its parent lives
 
 
-class Nursery:
-    """The program's end: `start` gives (pid, connection) of a new worker, `kill` ends one."""
+class ForkServer:
+    """The end of the program: `start` gives (pid, connection) of a new worker, `kill` ends one."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -49,7 +50,7 @@ class Nursery:
         self._lock = threading.Lock()
 
     def start(self, memory_mb: int) -> tuple[int, Any]:
-        """A new worker whose address space may grow by `memory_mb`. OSError where the nursery is
+        """A new worker whose address space may grow by `memory_mb`. OSError where the server is
         gone."""
         ours, theirs = socket.socketpair()
         try:
@@ -62,13 +63,14 @@ class Nursery:
         return pid, Connection(ours.detach())
 
     def kill(self, pid: int) -> None:
-        """End a worker, at once. The nursery reaps its children, so no other process is meant."""
+        """End a worker at once. Only the server reaps its children, so until then the pid is that
+        of the worker and of no other process."""
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(_MESSAGE.pack(b"-", pid))
             _receive(self._socket)
 
     def close(self) -> None:
-        """End the nursery and all of its workers, and wait for it."""
+        """End the server and all of its workers, and wait for it."""
         self._socket.close()
         try:
             self._process.wait(10)
@@ -77,7 +79,7 @@ class Nursery:
             self._process.wait()
 
     def forget(self) -> None:
-        """In a forked copy of the program: the nursery belongs to the original."""
+        """Let go of the server in a forked copy of the program; it belongs to the original."""
         self._socket.close()
         self._process.returncode = 0
 
@@ -85,19 +87,19 @@ class Nursery:
 def _receive(connection: socket.socket) -> tuple[bytes, int]:
     reply = connection.recv(_MESSAGE.size, socket.MSG_WAITALL)
     if len(reply) < _MESSAGE.size:
-        raise ConnectionResetError("the nursery is gone")
+        raise ConnectionResetError("the fork server is gone")
     kind, number = _MESSAGE.unpack(reply)
     return kind, number
 
 
-# In the nursery's process
+# In the process of the server
 
 
-def main(fd: int) -> None:
+def serve_forks(fd: int) -> None:
     """Serve requests until the program is gone. Runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
-    import sympy  # noqa: F401 - what every worker needs, paid for once
+    import sympy  # noqa: F401 - every worker needs it; here it is loaded once
 
     control = socket.socket(fileno=fd)
     children: set[int] = set()
@@ -142,17 +144,17 @@ def _end(pid: int) -> None:
 
 
 def _fork(control: socket.socket, fd: int, memory_mb: int) -> int:
-    nursery = os.getpid()
+    server = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
         control.close()
-        _die_with(nursery)
+        _die_with(server)
         _limit_memory(memory_mb)
-        from grpo_rewards.scoring.workers.worker import serve
+        from grpo_rewards.scoring.workers.worker import serve_tasks
 
-        serve(Connection(fd))
+        serve_tasks(Connection(fd))
     finally:
         os._exit(0)
 
@@ -162,12 +164,13 @@ def _die_with(parent: int) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before the kernel was told
+    if os.getppid() != parent:  # the parent died before the kernel was told
         os._exit(0)
 
 
 def _limit_memory(megabytes: int) -> None:
-    """`megabytes` on top of what the nursery itself maps: libraries map more on larger machines."""
+    """Limit what this process may map to `megabytes` beyond what the server maps, which differs
+    from machine to machine."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

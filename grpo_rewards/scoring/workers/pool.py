@@ -1,9 +1,9 @@
 """Work of doubtful length, in processes that can be killed.
 
-No signals: deadlines work from any thread, under asyncio, in notebooks and data loaders, and
-inside Ray. The deadline of an item counts from the start of its work. A worker that outlives it is
-killed and replaced; only that item is lost, what else the worker held is done again. A worker that
-dies by itself costs its item only when it dies at it again and again.
+No signals are used, so deadlines work from any thread, under asyncio, in notebooks and data
+loaders, and inside Ray. The deadline of an item counts from the start of its work. A worker that
+outlives it is killed and replaced; only that item is lost, and what else the worker held is done
+again. A worker that dies by itself costs its item only when it dies over it again and again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Any
 
 from grpo_rewards.columns import Status
 from grpo_rewards.errors import RewardError, RuleError
-from grpo_rewards.limits import MAX_DEATHS
-from grpo_rewards.scoring.workers.fork_server import Nursery
+from grpo_rewards.limits import MAX_DEATHS, MAX_WORKER_MB
+from grpo_rewards.scoring.workers.fork_server import ForkServer
 from grpo_rewards.scoring.workers.worker import Key
 
-CHUNK_ITEMS = 64  # of one message: enough to hide its cost, few enough to share out
+CHUNK_ITEMS = 64  # in one message: enough to hide its cost, few enough to share among workers
 
 
 class Inline:
-    """The same face without processes: work runs here, within the counted bounds alone."""
+    """The methods of `Workers` without processes: work runs here, within the counted bounds."""
 
     kills = 0
 
@@ -42,7 +42,7 @@ class Inline:
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A process that is ours: its pid, and the connection to it. `fresh`: not prepared yet."""
+    """A worker process: its pid and the connection to it; `fresh` until it is prepared."""
 
     pid: int
     connection: Any
@@ -51,7 +51,11 @@ class _Worker:
 
 @dataclass(slots=True)
 class _Job:
-    """Items that travel together, with what was lost inside of them."""
+    """Items that travel together.
+
+    `at` is the key that the worker is working on `since` a moment (None while no deadline runs),
+    `lost` what was cut short inside of an item, and `deaths` counts the workers that died by key.
+    """
 
     items: list[tuple[int, tuple[Any, ...]]]
     lost: dict[Key, Status] = field(default_factory=dict)
@@ -76,7 +80,7 @@ class Workers:
         *,
         processes: int = 1,
         deadline_s: float = 2.0,
-        memory_mb: int = 1024,
+        memory_mb: int = MAX_WORKER_MB,
         prepare: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ) -> None:
         self.processes = processes
@@ -98,20 +102,20 @@ class Workers:
         size = max(1, min(CHUNK_ITEMS, -(-len(arguments) // (2 * self.processes))))
         items = list(enumerate(arguments))
         jobs = [_Job(items[i : i + size]) for i in range(0, len(items), size)]
-        return _Run(self, function, jobs, len(items), armed=True).results()
+        return _MapCall(self, function, jobs, len(items), armed=True).results()
 
     def map_parts(
         self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """As `map` for honest work of any length: a deadline counts only inside, where the work
+        """As `map`, for work that may take its time: deadlines count only inside of it, where it
         goes through `worker.Watched`. A part comes back whole; RuleError where none can."""
         jobs = [_Job([item]) for item in enumerate(arguments)]
-        return _Run(self, function, jobs, len(jobs), armed=False).results()
+        return _MapCall(self, function, jobs, len(jobs), armed=False).results()
 
-    # What a run takes and gives back
+    # What one call of `map` takes and gives back
 
     def take(self, *, block: bool) -> _Worker | None:
-        """A worker that nobody else holds; None where all are busy and we do not wait."""
+        """A worker that nobody else holds; None where all are busy and `block` is false."""
         with self._free:
             while not self._idle and self._live >= self.processes:
                 if not block:
@@ -133,13 +137,13 @@ class Workers:
         return worker
 
     def give_back(self, worker: _Worker) -> None:
-        """The worker is at rest, and anybody's."""
+        """Give an idle worker back, for any thread to take."""
         with self._free:
             self._idle.append(worker)
             self._free.notify()
 
     def kill(self, worker: _Worker) -> None:
-        """The worker is stuck or dead; the next `take` starts another."""
+        """End a worker that is stuck or dead; the next `take` starts another."""
         worker.connection.close()
         _kill_worker(worker.pid)
         self._lost_one()
@@ -162,13 +166,13 @@ class Workers:
         return self._deadline_s
 
     def close(self) -> None:
-        """End the processes that are at rest; the next `map` starts new ones."""
+        """End the idle processes; the next `map` starts new ones."""
         with self._free:
             idle, self._idle = self._idle, []
         for worker in idle:
             self.kill(worker)
         _OPEN.discard(self)
-        _close_nursery(unused=True)
+        close_fork_server(unused=True)
 
     def __enter__(self) -> Workers:
         return self
@@ -177,7 +181,7 @@ class Workers:
         self.close()
 
 
-class _Run:
+class _MapCall:
     """One call of `map`: jobs, the workers that hold one, and the results so far."""
 
     def __init__(
@@ -205,7 +209,7 @@ class _Run:
                 self._strike()
                 if self._error is not None:
                     raise self._error
-        finally:  # an error or an interrupt leaves nobody at work for nobody
+        finally:  # after an error or an interrupt nobody waits for these workers
             for worker, _ in self._held.values():
                 self._workers.kill(worker)
         return self._found
@@ -269,7 +273,7 @@ class _Run:
         self._workers.give_back(worker)
 
     def _strike(self) -> None:
-        """Kill the workers whose item outlived its deadline, unless they have just said more."""
+        """Kill the workers whose item outlived its deadline, unless a message of theirs waits."""
         now = time.monotonic()
         for worker, job in list(self._held.values()):
             late = job.at is not None and now - job.since >= self._workers.deadline_s
@@ -278,7 +282,7 @@ class _Run:
                 self._drop(worker, job, Status.TIMEOUT)
 
     def _died(self, worker: _Worker, job: _Job) -> None:
-        """Somebody or something ended a worker: its job is tried again, a few times."""
+        """A worker died by itself: its job is tried again, a few times."""
         job.deaths[job.at] += 1
         if job.deaths[job.at] < MAX_DEATHS:
             self._drop(worker, job, None)
@@ -291,7 +295,7 @@ class _Run:
             self._error = RuleError(self._function.__name__, place, cause)
 
     def _drop(self, worker: _Worker, job: _Job, status: Status | None) -> None:
-        """The worker goes; its job waits again, without the item that was lost."""
+        """End a worker and let its job wait again, without the item that was lost."""
         del self._held[worker.connection]
         self._workers.kill(worker)
         if status is not None and isinstance(job.at, int):
@@ -303,25 +307,25 @@ class _Run:
             self._waiting.appendleft(job)
 
 
-#: The one nursery of this program, and the pools that have processes of it.
-_NURSERY: Nursery | None = None
+#: The one fork server of this program, and the pools that have workers of it.
+_SERVER: ForkServer | None = None
 _OPEN: weakref.WeakSet[Workers] = weakref.WeakSet()
 _LOCK = threading.RLock()
 
 
 def _start_worker(memory_mb: int) -> tuple[int, Any]:
-    global _NURSERY
+    global _SERVER
     for attempt in range(MAX_DEATHS):
         with _LOCK:
-            if _NURSERY is None:
-                _NURSERY = Nursery()
-            nursery = _NURSERY
+            if _SERVER is None:
+                _SERVER = ForkServer()
+            server = _SERVER
         try:
-            return nursery.start(memory_mb)
-        except OSError as error:  # somebody killed it; its workers went with it
+            return server.start(memory_mb)
+        except OSError as error:  # somebody killed the server; its workers died with it
             with _LOCK:
-                if _NURSERY is nursery:
-                    _close_nursery()
+                if _SERVER is server:
+                    close_fork_server()
             if attempt == MAX_DEATHS - 1:
                 raise RewardError(f"no worker process can be started: {error}") from error
     raise AssertionError
@@ -329,30 +333,30 @@ def _start_worker(memory_mb: int) -> tuple[int, Any]:
 
 def _kill_worker(pid: int) -> None:
     with _LOCK:
-        nursery = _NURSERY
-    if nursery is not None:
-        nursery.kill(pid)
+        server = _SERVER
+    if server is not None:
+        server.kill(pid)
 
 
 @atexit.register
-def _close_nursery(*, unused: bool = False) -> None:
-    """End the nursery with all workers; with `unused` only where no pool may still have some."""
-    global _NURSERY
+def close_fork_server(*, unused: bool = False) -> None:
+    """End the fork server with all workers; with `unused` only where no pool may have some."""
+    global _SERVER
     with _LOCK:
         if unused and len(_OPEN):
             return
-        nursery, _NURSERY = _NURSERY, None
-    if nursery is not None:
-        nursery.close()
+        server, _SERVER = _SERVER, None
+    if server is not None:
+        server.close()
 
 
 def _after_fork() -> None:
-    """A forked copy of the program starts processes of its own; those it sees are not its."""
-    global _NURSERY, _LOCK
+    """A forked copy of the program starts processes of its own and leaves those of the original."""
+    global _SERVER, _LOCK
     _LOCK = threading.RLock()
-    if _NURSERY is not None:
-        _NURSERY.forget()
-        _NURSERY = None
+    if _SERVER is not None:
+        _SERVER.forget()
+        _SERVER = None
     for workers in list(_OPEN):
         for worker in workers._idle:
             worker.connection.close()

@@ -1,8 +1,8 @@
-"""What a worker process does: take a task, say which item it is at, send what it found.
+"""What a worker process does: it takes a task, tells which item it begins, and sends results.
 
-Before work of doubtful length begins the worker says so, and the program counts that item's
-deadline from there. It goes with the results since the last word, so a killed worker loses only
-what it was at.
+Before an item of doubtful length begins the worker says so, and the program counts the deadline of
+that item from there. The results so far go with that message, so a worker that is killed loses only
+the item that it was working on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ Key = int | bytes
 
 
 class Watch:
-    """The worker's word to the program: at what it is, and what was lost at it before."""
+    """The worker's line to the program: tells what it is working on. `lost` holds, by their keys,
+    what earlier workers lost of the same task."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.lost: Mapping[Key, Status] = {}
 
     def at(self, key: Key, found: Sequence[Any] = ()) -> None:
-        """The deadline of `key` begins; `found` are results since the last word."""
+        """The deadline of `key` begins; `found` holds the results since the last message."""
         self._say("at", key, found)
 
     def off(self) -> None:
@@ -46,9 +47,10 @@ class Watch:
 
 
 class Watched:
-    """In a worker: runs work of doubtful length here, under the program's eyes.
+    """Runs work of doubtful length inside a worker, with the deadlines that the program counts.
 
-    What was lost before is not tried again: the program sends a part again with what it lost.
+    What was lost before is not tried again: the program sends a part a second time together with
+    what it lost.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -76,11 +78,11 @@ def _digest(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
     return hashlib.blake2b(written, digest_size=16).digest()
 
 
-#: The watch of this process, where it is a worker.
+#: The line of this process to the program, where it is a worker.
 WATCH: Watch | None = None
 
 
-def serve(connection: Any) -> None:
+def serve_tasks(connection: Any) -> None:
     """Run tasks until the program closes the connection."""
     global WATCH
     watch = WATCH = Watch(connection)
@@ -91,7 +93,7 @@ def serve(connection: Any) -> None:
                 sys.path[:] = task[0]
             else:
                 _run(watch, *task)
-    except (EOFError, OSError):  # the program is gone, or has let us go
+    except (EOFError, OSError):  # the program has gone, or closed the connection
         return
 
 

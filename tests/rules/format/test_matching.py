@@ -214,9 +214,9 @@ def test_a_costly_branch_takes_nothing_back() -> None:
 
 def test_the_failure_has_a_line_and_a_column() -> None:
     at = f.compile_lark("list", LIST).match("[a,\n").at
-    assert at == f.Failure(3, 1, 4, ('"["', '"{"', "WORD"))
+    assert at == f.Mismatch(3, 1, 4, ('"["', '"{"', "WORD"))
     at = f.compile_lark("r1", R1).match("<think>a\nb</think>\n<x>").at
-    assert at == f.Failure(19, 3, 1, ('"<answer>"',))
+    assert at == f.Mismatch(19, 3, 1, ('"<answer>"',))
 
 
 # Tags

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from math_text import hostile
 
-from grpo_rewards.rules.math import arithmetic, numbers
+from grpo_rewards.rules.math import arithmetic, choices, numbers
 from grpo_rewards.rules.math.equality import decide
 
 
@@ -36,7 +36,7 @@ def test_case(case: dict[str, Any]) -> None:
 def test_no_text_raises(text: str) -> None:
     arithmetic.number(text)
     arithmetic.eval_arith(text)
-    arithmetic.choice(text)
+    choices.chosen_letter(text)
 
 
 @given(st.fractions())
@@ -91,9 +91,9 @@ def test_arithmetic_is_bounded_and_knows_no_names() -> None:
 
 @given(st.integers(), st.integers())
 def test_numbers_are_the_same_exactly_when_they_are_equal(left: int, right: int) -> None:
-    first, second = numbers.read(str(left)), numbers.read(str(right))
+    first, second = numbers.read_number(str(left)), numbers.read_number(str(right))
     assert first is not None and second is not None
-    assert numbers.same(first, second) is (left == right)
+    assert numbers.same_number(first, second) is (left == right)
 
 
 def test_choices() -> None:
@@ -104,12 +104,12 @@ def test_choices() -> None:
         "No valid answer": None, "": None,
     }  # fmt: skip
     for text, letter in picks.items():
-        assert arithmetic.choice(text) == letter, text
+        assert choices.chosen_letter(text) == letter, text
 
 
 # -- docs/math.md -----------------------------------------------------------------------------
 
-DOCS = Path(__file__).parent.parent / "docs" / "math.md"
+DOCS = Path(__file__).parents[3] / "docs" / "math.md"
 MARK = "<!-- table -->\n"
 
 

@@ -13,9 +13,10 @@ from math_text import answers, expressions, hostile
 from grpo_rewards.columns import Status
 from grpo_rewards.rules import extract
 from grpo_rewards.rules.math import hedges
-from grpo_rewards.rules.math.choices import choice
+from grpo_rewards.rules.math.choices import chosen_letter
 from grpo_rewards.rules.math.equality import Verdict, compile_gold, decide, equal
-from grpo_rewards.rules.math.latex.parser import Node, parse
+from grpo_rewards.rules.math.latex.parser import parse_math
+from grpo_rewards.rules.math.latex.tree import Term
 
 sympy = pytest.importorskip("sympy")
 
@@ -88,8 +89,8 @@ def test_another_sign_operator_or_bracket_is_refused(text: str) -> None:
 def _by_sympy(text: str) -> object:
     from grpo_rewards.rules.math.compare.sympy_rung import to_sympy
 
-    tree = parse(text)
-    assert isinstance(tree, Node)
+    tree = parse_math(text)
+    assert isinstance(tree, Term)
     return to_sympy(tree)
 
 
@@ -245,7 +246,7 @@ def test_words_beside_an_answer_are_looked_at_in_a_moment(piece: str) -> None:
 
 @pytest.mark.parametrize("text", ["not (B)", "(B) is incorrect", "B (wrong)", "anything but B"])
 def test_a_choice_that_is_taken_back_is_none(text: str) -> None:
-    assert choice(text) is None and equal(text, "B").value is False
+    assert chosen_letter(text) is None and equal(text, "B").value is False
     assert equal(r"The answer is not \boxed{5}", "5").value is False
     assert equal(r"\boxed{5} is wrong", "5").value is False
 

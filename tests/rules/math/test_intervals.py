@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from grpo_rewards.rules.math.compare.intervals import merged
 from grpo_rewards.rules.math.equality import decide
-from grpo_rewards.rules.math.latex.parser import Node, num
+from grpo_rewards.rules.math.latex.tree import Term, num
 
 ENDS = [Fraction(n, 2) for n in range(-4, 5)]
 PROBES = [Fraction(n, 4) for n in range(-12, 13)]
-INF = Node("inf", ())
+INF = Term("inf", ())
 
 
-def _interval() -> st.SearchStrategy[Node]:
-    def build(low: int, high: int, left: str, right: str) -> Node:
+def _interval() -> st.SearchStrategy[Term]:
+    def build(low: int, high: int, left: str, right: str) -> Term:
         first, last = sorted((low, high + 1 if high >= low else high))
-        return Node("tuple", (left, right, num(ENDS[first]), num(ENDS[last])))
+        return Term("tuple", (left, right, num(ENDS[first]), num(ENDS[last])))
 
     index = st.integers(0, len(ENDS) - 2)
     return st.builds(build, index, index, st.sampled_from("(["), st.sampled_from(")]")).filter(
@@ -28,18 +28,18 @@ def _interval() -> st.SearchStrategy[Node]:
 
 
 _POINTS = st.lists(st.sampled_from(ENDS), max_size=3).map(
-    lambda values: Node("set", tuple(map(num, values)))
+    lambda values: Term("set", tuple(map(num, values)))
 )
 SETS = st.recursive(
-    st.one_of(_interval(), _POINTS, st.just(Node("domain", ("R",)))),
+    st.one_of(_interval(), _POINTS, st.just(Term("domain", ("R",)))),
     lambda inner: st.builds(
-        lambda op, a, b: Node(op, (a, b)), st.sampled_from(["cup", "cap", "setminus"]), inner, inner
+        lambda op, a, b: Term(op, (a, b)), st.sampled_from(["cup", "cap", "setminus"]), inner, inner
     ),
     max_leaves=6,
 )
 
 
-def _has(node: Node, x: Fraction) -> bool:
+def _has(node: Term, x: Fraction) -> bool:
     match node.op:
         case "domain":
             return True
@@ -57,21 +57,21 @@ def _has(node: Node, x: Fraction) -> bool:
 
 
 @given(SETS)
-def test_the_same_numbers_are_in_it(node: Node) -> None:
+def test_the_same_numbers_are_in_it(node: Term) -> None:
     form = merged(node)
     assert form is not None
     assert [_has(form, x) for x in PROBES] == [_has(node, x) for x in PROBES]
 
 
 @given(SETS, SETS)
-def test_sets_of_the_same_numbers_have_one_form(a: Node, b: Node) -> None:
+def test_sets_of_the_same_numbers_have_one_form(a: Term, b: Term) -> None:
     same = [_has(a, x) for x in PROBES] == [_has(b, x) for x in PROBES]
     assert (merged(a) == merged(b)) == same
 
 
 def test_ends_that_cannot_be_told_apart_are_left_alone() -> None:
     near = num(1 + Fraction(1, 10**15))
-    node = Node("cup", (Node("tuple", ("[", "]", num(0), num(1))), Node("set", (near,))))
+    node = Term("cup", (Term("tuple", ("[", "]", num(0), num(1))), Term("set", (near,))))
     assert merged(node) is None
 
 

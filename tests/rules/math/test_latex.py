@@ -18,8 +18,9 @@ from grpo_rewards.rules.math import symbols
 from grpo_rewards.rules.math.compare.canonical import canonical
 from grpo_rewards.rules.math.equality import equal
 from grpo_rewards.rules.math.latex import parser
-from grpo_rewards.rules.math.latex.parser import Failure, Node, depth, parse
+from grpo_rewards.rules.math.latex.parser import ParseFailure, parse_math
 from grpo_rewards.rules.math.latex.scanner import Scanner
+from grpo_rewards.rules.math.latex.tree import Term, depth
 from grpo_rewards.syntax import saved_parsers
 
 TREES = {
@@ -57,20 +58,20 @@ TREES = {
 
 @pytest.mark.parametrize("text", TREES)
 def test_each_habit_has_its_tree(text: str) -> None:
-    assert str(parse(text)) == TREES[text]
+    assert str(parse_math(text)) == TREES[text]
 
 
 @given(hostile)
 @settings(max_examples=400)
 def test_reading_never_raises_and_trees_are_bounded(text: str) -> None:
-    tree = parse(text)
-    assert isinstance(tree, Failure) or depth(tree) <= limits.MAX_TREE_DEPTH
+    tree = parse_math(text)
+    assert isinstance(tree, ParseFailure) or depth(tree) <= limits.MAX_TREE_DEPTH
 
 
 @given(answers)
 def test_canonical_form_is_its_own_canonical_form(text: str) -> None:
-    tree = parse(text)
-    assert isinstance(tree, Node)
+    tree = parse_math(text)
+    assert isinstance(tree, Term)
     assert canonical(canonical(tree)) == canonical(tree)
 
 
@@ -81,7 +82,7 @@ def test_the_saved_table_is_the_grammar() -> None:
         version, _, _ = (saved_parsers.GRAMMARS / "latex.table").read_bytes().partition(b":")
         assert version.decode() != lark.__version__, "the table is older than the grammar"
         pytest.skip("another version of Lark")
-    fresh = parser.compile_grammar(saved_parsers.grammar_text("latex"))
+    fresh = parser.compile_latex(saved_parsers.grammar_text("latex"))
     for text in TREES:
         tokens = Scanner(symbols.to_ascii(text)).run()
         assert saved.parse(tokens) == fresh.parse(tokens)  # type: ignore[arg-type]
@@ -90,8 +91,8 @@ def test_the_saved_table_is_the_grammar() -> None:
 def test_bounds_give_a_reason() -> None:
     for text in ("(" * 5000, "1+" * 5000 + "1", "x" * 5000, "{" * 100, "-" * 3000 + "1", "1" * 3000,
                  "1" + "!" * 3000, "x^" * 900 + "x", r"\sqrt" * 900 + "2"):  # fmt: skip
-        tree = parse(text)
-        assert isinstance(tree, Failure) or depth(tree) <= limits.MAX_TREE_DEPTH
+        tree = parse_math(text)
+        assert isinstance(tree, ParseFailure) or depth(tree) <= limits.MAX_TREE_DEPTH
 
 
 def _strings() -> list[str]:

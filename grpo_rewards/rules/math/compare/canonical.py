@@ -11,16 +11,16 @@ from fractions import Fraction
 from typing import Final
 
 from grpo_rewards import limits
-from grpo_rewards.rules.math.latex.parser import MINUS_ONE, Node, num, show
+from grpo_rewards.rules.math.latex.tree import MINUS_ONE, Term, num, show_term
 
 HALF: Final = Fraction(1, 2)
 
 
-def canonical(node: Node) -> Node:
+def canonical(node: Term) -> Term:
     """The canonical form.
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> canonical(parse(r"\\frac{6}{4}x + x")) == canonical(parse("2.5 x"))
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> canonical(parse_math(r"\\frac{6}{4}x + x")) == canonical(parse_math("2.5 x"))
     True
     """
     match node.op:
@@ -46,16 +46,16 @@ def canonical(node: Node) -> Node:
         case "big":
             return _big(node)
         case "set":
-            return Node("set", _ordered({canonical(part) for part in node.args}))
+            return Term("set", _ordered({canonical(part) for part in node.args}))
         case "list":
-            return Node("list", _ordered([canonical(part) for part in node.args]))
+            return Term("list", _ordered([canonical(part) for part in node.args]))
         case _:
-            parts = (canonical(p) if isinstance(p, Node) else p for p in node.args)
-            return Node(node.op, tuple(parts))
+            parts = (canonical(p) if isinstance(p, Term) else p for p in node.args)
+            return Term(node.op, tuple(parts))
 
 
-def _ordered(parts: list[Node] | set[Node]) -> tuple[Node, ...]:
-    return tuple(sorted(parts, key=show))
+def _ordered(parts: list[Term] | set[Term]) -> tuple[Term, ...]:
+    return tuple(sorted(parts, key=show_term))
 
 
 def _small(value: Fraction) -> bool:
@@ -63,10 +63,10 @@ def _small(value: Fraction) -> bool:
     return size <= limits.MAX_FRACTION_BITS
 
 
-def _add(parts: list[Node]) -> Node:
+def _add(parts: list[Term]) -> Term:
     """Like terms collected: `x + x` is `2 x`."""
     constant = Fraction(0)
-    terms: dict[Node, Fraction] = {}
+    terms: dict[Term, Fraction] = {}
     for part in (inner for p in parts for inner in (p.args if p.op == "add" else (p,))):
         if part.op == "num":
             constant += part.args[0]
@@ -74,35 +74,35 @@ def _add(parts: list[Node]) -> Node:
         factor, rest = _coefficient(part)
         terms[rest] = terms.get(rest, Fraction(0)) + factor
     if not _small(constant):
-        return Node("add", _ordered(parts))
+        return Term("add", _ordered(parts))
     kept = [_scaled(factor, rest) for rest, factor in terms.items() if factor]
     if constant or not kept:
         kept.append(num(constant))
-    return kept[0] if len(kept) == 1 else Node("add", _ordered(kept))
+    return kept[0] if len(kept) == 1 else Term("add", _ordered(kept))
 
 
-def _coefficient(node: Node) -> tuple[Fraction, Node]:
+def _coefficient(node: Term) -> tuple[Fraction, Term]:
     if node.op == "mul" and node.args[0].op == "num":
         rest = node.args[1:]
-        return node.args[0].args[0], rest[0] if len(rest) == 1 else Node("mul", rest)
+        return node.args[0].args[0], rest[0] if len(rest) == 1 else Term("mul", rest)
     return Fraction(1), node
 
 
-def _scaled(factor: Fraction, rest: Node) -> Node:
+def _scaled(factor: Fraction, rest: Term) -> Term:
     if factor == 1:
         return rest
     inner = rest.args if rest.op == "mul" else (rest,)
-    return Node("mul", (num(factor), *inner))
+    return Term("mul", (num(factor), *inner))
 
 
-def _mul(parts: list[Node]) -> Node:
+def _mul(parts: list[Term]) -> Term:
     """Powers of one base collected: `x x^2` is `x^3`. Infinity keeps its sign only."""
     constant = Fraction(1)
-    powers: dict[Node, Fraction] = {}
-    others: list[Node] = []
+    powers: dict[Term, Fraction] = {}
+    others: list[Term] = []
     flat = [inner for p in parts for inner in (p.args if p.op == "mul" else (p,))]
     if any(part.op in ("matrix", "text", "set", "tuple", "pm") for part in flat):
-        return Node("mul", tuple(flat))
+        return Term("mul", tuple(flat))
     for part in flat:
         if part.op == "num":
             constant *= part.args[0]
@@ -113,7 +113,7 @@ def _mul(parts: list[Node]) -> Node:
         else:
             powers[part] = powers.get(part, Fraction(0)) + 1
     if not _small(constant):
-        return Node("mul", _ordered(parts))
+        return Term("mul", _ordered(parts))
     kept = others
     for base, exponent in powers.items():
         power = _pow(base, num(exponent))
@@ -127,22 +127,22 @@ def _mul(parts: list[Node]) -> Node:
     return _product(constant, kept)
 
 
-def _product(constant: Fraction, kept: list[Node]) -> Node:
+def _product(constant: Fraction, kept: list[Term]) -> Term:
     if not kept:
         return num(constant)
     infinite = [part for part in kept if part.op == "inf"]
     if infinite and len(kept) == 1 and constant:
-        return kept[0] if constant > 0 else Node("mul", (MINUS_ONE, kept[0]))
+        return kept[0] if constant > 0 else Term("mul", (MINUS_ONE, kept[0]))
     if constant == 0:
-        return num(0) if not infinite else Node("mul", (num(0), *_ordered(kept)))
+        return num(0) if not infinite else Term("mul", (num(0), *_ordered(kept)))
     if constant == 1:
-        return kept[0] if len(kept) == 1 else Node("mul", _ordered(kept))
+        return kept[0] if len(kept) == 1 else Term("mul", _ordered(kept))
     if len(kept) == 1 and kept[0].op == "add":  # 2 (x + 1) is 2 x + 2, as in sums
         return _add([_mul([num(constant), part]) for part in kept[0].args])
-    return Node("mul", (num(constant), *_ordered(kept)))
+    return Term("mul", (num(constant), *_ordered(kept)))
 
 
-def _pow(base: Node, exponent: Node) -> Node:
+def _pow(base: Term, exponent: Term) -> Term:
     if exponent.op == "num":
         power: Fraction = exponent.args[0]
         if power == 1:
@@ -157,11 +157,11 @@ def _pow(base: Node, exponent: Node) -> Node:
             if base.op == "mul":
                 return _mul([_pow(part, exponent) for part in base.args])
             if base.op == "sym" and base.args[0] == "i":
-                return (num(1), base, num(-1), Node("mul", (MINUS_ONE, base)))[int(power) % 4]
-    return Node("pow", (base, exponent))
+                return (num(1), base, num(-1), Term("mul", (MINUS_ONE, base)))[int(power) % 4]
+    return Term("pow", (base, exponent))
 
 
-def _rooted(base: Node, index: Node) -> Node:
+def _rooted(base: Term, index: Term) -> Term:
     """`\\sqrt[3]{-8}` is -2: an odd root of a negative number is real where it is written so."""
     exponent = _pow(index, MINUS_ONE)
     odd = index.op == "num" and index.args[0].denominator == 1 and index.args[0] % 2 == 1
@@ -172,7 +172,7 @@ def _rooted(base: Node, index: Node) -> Node:
     return _pow(base, exponent)
 
 
-def _exact_root(base: Fraction, index: int, exponent: Node) -> Node:
+def _exact_root(base: Fraction, index: int, exponent: Term) -> Term:
     top, bottom = (_integer_root(part, index) for part in (base.numerator, base.denominator))
     if top is not None and bottom is not None:
         return num(Fraction(top, bottom))
@@ -182,14 +182,16 @@ def _exact_root(base: Fraction, index: int, exponent: Node) -> Node:
 def _integer_root(value: int, index: int) -> int | None:
     if value in (0, 1):
         return value
-    if value.bit_length() > 900 or index > value.bit_length():  # `2^{10^9}` is never computed
+    if value.bit_length() > limits.MAX_ROOT_BITS:
+        return None
+    if index > value.bit_length():  # the root is below 2, and `g**index` is never computed
         return None
     guess = round(value ** (1 / index))
     return next((g for g in (guess - 1, guess, guess + 1) if g >= 0 and g**index == value), None)
 
 
-def _number_power(base: Fraction, power: Fraction) -> Node:
-    whole = Node("pow", (num(base), num(power)))
+def _number_power(base: Fraction, power: Fraction) -> Term:
+    whole = Term("pow", (num(base), num(power)))
     size = base.numerator.bit_length() + base.denominator.bit_length()
     if base == 0:
         return num(0) if power > 0 else whole
@@ -202,7 +204,7 @@ def _number_power(base: Fraction, power: Fraction) -> Node:
     return whole
 
 
-def _root(base: Fraction, power: Fraction) -> Node:
+def _root(base: Fraction, power: Fraction) -> Term:
     """A square root with the square taken out: `\\sqrt{12}` is `2 \\sqrt 3`."""
     value = base ** int(power - HALF)
     outside = Fraction(1, base.denominator)
@@ -214,12 +216,12 @@ def _root(base: Fraction, power: Fraction) -> Node:
         while inside % (prime * prime) == 0:
             inside //= prime * prime
             outside *= prime
-    radical = Node("pow", (num(inside), num(HALF)))
+    radical = Term("pow", (num(inside), num(HALF)))
     factor = value * outside
-    return radical if factor == 1 else Node("mul", (num(factor), radical))
+    return radical if factor == 1 else Term("mul", (num(factor), radical))
 
 
-def _function(node: Node) -> Node:
+def _function(node: Term) -> Term:
     name, *given = node.args
     parts = [canonical(part) for part in given]
     first = parts[0]
@@ -237,21 +239,21 @@ def _function(node: Node) -> Node:
         top, bottom = (int(p.args[0]) for p in parts)
         if 0 <= bottom <= top <= limits.MAX_FACTORIAL:
             return num(math.comb(top, bottom))
-    return Node("fn", (name, *parts))
+    return Term("fn", (name, *parts))
 
 
-def _big(node: Node) -> Node:
+def _big(node: Term) -> Term:
     """The index of a sum is renamed: `\\sum_k k` is `\\sum_j j`."""
-    name, low, high, body = (canonical(p) if isinstance(p, Node) else p for p in node.args)
+    name, low, high, body = (canonical(p) if isinstance(p, Term) else p for p in node.args)
     if low.op == "rel" and low.args[0] == ("=",) and low.args[1].op == "sym":
         index = low.args[1].args[0]
         low, body = rename(low, index, "#"), rename(body, index, "#")
-    return Node("big", (name, low, high, canonical(body)))
+    return Term("big", (name, low, high, canonical(body)))
 
 
-def rename(node: Node, old: str, new: str) -> Node:
+def rename(node: Term, old: str, new: str) -> Term:
     """The tree with one symbol under another name."""
     if node.op == "sym":
-        return Node("sym", (new,)) if node.args[0] == old else node
-    parts = (rename(p, old, new) if isinstance(p, Node) else p for p in node.args)
-    return Node(node.op, tuple(parts))
+        return Term("sym", (new,)) if node.args[0] == old else node
+    parts = (rename(p, old, new) if isinstance(p, Term) else p for p in node.args)
+    return Term(node.op, tuple(parts))

@@ -10,12 +10,11 @@ import itertools
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from grpo_rewards.limits import MAX_INTERVALS, MAX_SET_NODES
 from grpo_rewards.rules.math.compare.canonical import canonical
 from grpo_rewards.rules.math.compare.sampling import real
-from grpo_rewards.rules.math.latex.parser import Node, children, negate, size
+from grpo_rewards.rules.math.latex.tree import Term, negated, size, subterms
 
-MAX_PIECES: Final = 64
-MAX_NODES: Final = 1_000
 _CLOSE: Final = Fraction(1, 10**12)  # ends nearer than this are not told apart
 
 
@@ -26,7 +25,7 @@ class End(NamedTuple):
     far: int
     order: Fraction
     side: int
-    node: Node
+    node: Term
 
     @property
     def key(self) -> tuple[int, Fraction, int]:
@@ -36,22 +35,22 @@ class End(NamedTuple):
 Pieces = list[tuple[End, End]]  # from, to; ascending, apart
 
 
-def merged(node: Node) -> Node | None:
+def merged(node: Term) -> Term | None:
     """The set as a list of disjoint intervals in ascending order; None where it is none.
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> print(merged(parse(r"(-1, 1] \\\\cup [1, 2] \\\\setminus \\\\{0\\\\}")))
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> print(merged(parse_math(r"(-1, 1] \\\\cup [1, 2] \\\\setminus \\\\{0\\\\}")))
     (list (tuple ( ) -1 0) (tuple ( ] 0 2))
     """
-    pieces = _pieces(node) if size(node) <= MAX_NODES else None
-    if pieces is None or len(pieces) > MAX_PIECES or not _is_apart(pieces):
+    pieces = _pieces(node) if size(node) <= MAX_SET_NODES else None
+    if pieces is None or len(pieces) > MAX_INTERVALS or not _is_apart(pieces):
         return None
-    return Node("list", tuple(itertools.starmap(_interval, pieces)))
+    return Term("list", tuple(itertools.starmap(_interval, pieces)))
 
 
-def _interval(low: End, high: End) -> Node:
+def _interval(low: End, high: End) -> Term:
     left, right = "[" if low.side < 0 else "(", "]" if high.side > 0 else ")"
-    return Node("tuple", (left, right, low.node, high.node))
+    return Term("tuple", (left, right, low.node, high.node))
 
 
 def _is_apart(pieces: Pieces) -> bool:
@@ -60,17 +59,17 @@ def _is_apart(pieces: Pieces) -> bool:
     return all(b - a > _CLOSE * max(Fraction(1), abs(a)) for a, b in itertools.pairwise(numbers))
 
 
-def _pieces(node: Node) -> Pieces | None:
+def _pieces(node: Term) -> Pieces | None:
     if node.op == "tuple" and len(node.args) == 4:
         return _of_interval(node)
-    if node == Node("domain", ("R",)):
+    if node == Term("domain", ("R",)):
         return [(_INFINITE[0], _INFINITE[1])]
     if node.op == "set":
         return _of_points(node)
     if node.op not in ("cup", "cap", "setminus"):
         return None
-    left, right = (_pieces(part) for part in children(node))
-    if left is None or right is None or len(left) + len(right) > MAX_PIECES:
+    left, right = (_pieces(part) for part in subterms(node))
+    if left is None or right is None or len(left) + len(right) > MAX_INTERVALS:
         return None
     if node.op == "cup":
         return _union(left + right)
@@ -79,14 +78,14 @@ def _pieces(node: Node) -> Pieces | None:
     )
 
 
-_INF: Final = Node("inf", ())
+_INF: Final = Term("inf", ())
 _INFINITE: Final = (
-    End(-1, Fraction(0), 1, negate(_INF)),
+    End(-1, Fraction(0), 1, negated(_INF)),
     End(1, Fraction(0), -1, _INF),
 )
 
 
-def _end(node: Node, side: int) -> End | None:
+def _end(node: Term, side: int) -> End | None:
     form = canonical(node)
     for end in _INFINITE:
         if form == canonical(end.node):
@@ -95,7 +94,7 @@ def _end(node: Node, side: int) -> End | None:
     return None if value is None else End(0, value, side, node)
 
 
-def _of_interval(node: Node) -> Pieces | None:
+def _of_interval(node: Term) -> Pieces | None:
     left, right, first, last = node.args
     low, high = _end(first, -1 if left == "[" else 1), _end(last, 1 if right == "]" else -1)
     if low is None or high is None or low.key >= high.key:
@@ -103,8 +102,8 @@ def _of_interval(node: Node) -> Pieces | None:
     return [(low, high)]
 
 
-def _of_points(node: Node) -> Pieces | None:
-    found = [(_end(point, -1), _end(point, 1)) for point in children(node)]
+def _of_points(node: Term) -> Pieces | None:
+    found = [(_end(point, -1), _end(point, 1)) for point in subterms(node)]
     ends = [(low, high) for low, high in found if low and high and not low.far]
     return _union(ends) if len(ends) == len(found) else None
 

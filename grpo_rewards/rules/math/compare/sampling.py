@@ -8,13 +8,14 @@ what has no value at a point (a pole), or no value at all (an integral), passes.
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import zlib
 from fractions import Fraction
 from typing import Any, Final
 
 from grpo_rewards import limits
-from grpo_rewards.rules.math.latex.parser import Node, names, ops
+from grpo_rewards.rules.math.latex.tree import Term, names, ops
 
 
 class Answer(enum.Enum):
@@ -55,17 +56,19 @@ def _context(digits: int) -> Any:
     return contexts[digits]
 
 
-def has_value(node: Node) -> bool:
+def has_value(node: Term) -> bool:
     """Whether every part is a number, a variable or a function of such."""
     return not ops(node) & _OPAQUE
 
 
-def compare(left: Node, right: Node, *, natural_log: bool = False) -> Answer:
+def compare_values(left: Term, right: Term, *, natural_log: bool = False) -> Answer:
     """Whether two expressions are the same function of their variables.
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> compare(parse("(x+1)^2"), parse("x^2+2x+1")), compare(parse("2"), parse(r"\\sqrt 5"))
-    (<Answer.SAME: 'same'>, <Answer.DIFFERENT: 'different'>)
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> compare_values(parse_math("(x+1)^2"), parse_math("x^2+2x+1"))
+    <Answer.SAME: 'same'>
+    >>> compare_values(parse_math("2"), parse_math(r"\\sqrt 5"))
+    <Answer.DIFFERENT: 'different'>
     """
     if not (has_value(left) and has_value(right)):
         return Answer.PASS
@@ -100,12 +103,14 @@ def compare(left: Node, right: Node, *, natural_log: bool = False) -> Answer:
     return Answer.SAME if same_positive + same_negative >= 2 else Answer.PASS
 
 
-def proportional(left: Node, right: Node, *, positive: bool = False) -> Answer:
+def proportional(left: Term, right: Term, *, positive: bool = False) -> Answer:
     """Whether `left` is a constant (positive) multiple of `right`: the same equation (inequality).
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> proportional(parse("2x-4"), parse("x-2")), proportional(parse("x-1"), parse("x-2"))
-    (<Answer.SAME: 'same'>, <Answer.DIFFERENT: 'different'>)
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> proportional(parse_math("2x-4"), parse_math("x-2"))
+    <Answer.SAME: 'same'>
+    >>> proportional(parse_math("x-1"), parse_math("x-2"))
+    <Answer.DIFFERENT: 'different'>
     """
     if not (has_value(left) and has_value(right)):
         return Answer.PASS
@@ -134,7 +139,7 @@ def proportional(left: Node, right: Node, *, positive: bool = False) -> Answer:
     return Answer.SAME
 
 
-def real(node: Node) -> Fraction | None:
+def real(node: Term) -> Fraction | None:
     """The value of a constant to 60 digits, as a fraction; None where it is none or not real."""
     if node.op == "num":
         value: Fraction = node.args[0]
@@ -146,18 +151,20 @@ def real(node: Node) -> Fraction | None:
     except (_NoValue, _TooLarge):
         return None
     ctx = _context(_DIGITS[0])
-    if abs(ctx.im(found)) > ctx.ldexp(1, -150) or abs(ctx.mag(found)) > 3000:
+    # Of some 200 bits the last 50 may be rounding; a fraction of 3,000 bits is no answer.
+    if abs(ctx.im(found)) > ctx.ldexp(1, -150) or abs(ctx.mag(found)) > 3_000:
         return None
     shift = 200
     return Fraction(int(ctx.nint(ctx.ldexp(ctx.re(found), shift))), 2**shift)
 
 
-_NEGATIVE: Final = frozenset({3, 4, 5})
+_NEGATIVE: Final = frozenset({3, 4, 5})  # points at which variables may be below 0
 
 
 def _point(variables: list[str], index: int) -> dict[str, Fraction]:
     """Fixed rationals that no formula expects, by the variable's name and the index."""
     point: dict[str, Fraction] = {}
+    # All numbers here are primes, so that hardly any two values stand in a simple ratio.
     for name in variables:
         seed = zlib.crc32(f"{index}:{name}".encode("utf-8", "surrogatepass"))
         value = Fraction(seed % 7919 + 401, 4057)
@@ -170,7 +177,7 @@ def _point(variables: list[str], index: int) -> dict[str, Fraction]:
     return point
 
 
-def _at_point(left: Node, right: Node, point: dict[str, Fraction], natural: bool) -> bool | None:
+def _at_point(left: Term, right: Term, point: dict[str, Fraction], natural: bool) -> bool | None:
     """Same or different there; None where one of them has no value."""
     before: tuple[Any, Any] | None = None
     for digits in _DIGITS:
@@ -208,7 +215,7 @@ class _Evaluation:
         self.lost = 0
         self.in_angle = False
 
-    def value(self, node: Node) -> tuple[Any, int]:
+    def value(self, node: Term) -> tuple[Any, int]:
         """The number and the bits lost; raises _NoValue or _TooLarge."""
         try:
             result = self.of(node)
@@ -218,7 +225,7 @@ class _Evaluation:
             raise _NoValue
         return result, self.lost
 
-    def of(self, node: Node) -> Any:
+    def of(self, node: Term) -> Any:
         """The number of a node."""
         match node.op:
             case "num":
@@ -270,7 +277,7 @@ class _Evaluation:
             return self.ctx.pi / 180
         return self.fraction(self.point[name])
 
-    def add(self, node: Node) -> Any:
+    def add(self, node: Term) -> Any:
         total, top = self.ctx.mpf(0), None
         for part in node.args:
             value = self.of(part)
@@ -301,7 +308,7 @@ class _Evaluation:
             raise _NoValue
         return left % right
 
-    def unknown(self, node: Node) -> Any:
+    def unknown(self, node: Term) -> Any:
         """An unknown function: some fixed smooth function of its name and arguments."""
         name, *given = node.args
         seed = zlib.crc32(name.encode("utf-8", "surrogatepass"))
@@ -313,7 +320,7 @@ class _Evaluation:
             total += self.ctx.sin(inner * (seed % 89 + 2 + place) / 97 + place + seed % 7)
         return total
 
-    def function(self, node: Node) -> Any:
+    def function(self, node: Term) -> Any:
         name, *parts = node.args
         if name in _ANGLES:
             before, self.in_angle = self.in_angle, True
@@ -376,7 +383,7 @@ class _Evaluation:
         return self.ctx.fac2(x)
 
     def fn_zeta(self, x: Any) -> Any:
-        if abs(x) > 100 or abs(x - 1) < 1e-6:
+        if abs(x) > limits.MAX_ZETA or abs(x - 1) < 1e-6:  # its pole is at 1
             raise _NoValue
         return self.ctx.zeta(x)
 
@@ -399,11 +406,9 @@ class _Evaluation:
         return max(given, key=self.ctx.re)
 
     def fn_gcd(self, *given: Any) -> Any:
-        return self.ctx.mpf(_gcd(*self._whole(given)))
+        return self.ctx.mpf(math.gcd(*self._whole(given)))
 
     def fn_lcm(self, *given: Any) -> Any:
-        import math
-
         return self.ctx.mpf(math.lcm(*self._whole(given)))
 
     def _whole(self, given: tuple[Any, ...]) -> list[int]:
@@ -414,12 +419,6 @@ class _Evaluation:
     def _bounded(self, x: Any) -> None:
         if abs(x) > limits.MAX_GAMMA:
             raise _TooLarge
-
-
-def _gcd(*given: int) -> int:
-    import math
-
-    return math.gcd(*given)
 
 
 _ANGLES: Final = frozenset("sin cos tan cot sec csc sinh cosh tanh coth sech csch cis".split())

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from grpo_rewards import limits
 from grpo_rewards.rules.math.compare.canonical import rename
-from grpo_rewards.rules.math.latex.parser import Node, names, negate, num, size
+from grpo_rewards.rules.math.latex.tree import Term, names, negated, num, size
 
 
 class NotAlgebra(Exception):
@@ -27,11 +27,11 @@ _FUNCTIONS: Final = {
 }  # fmt: skip
 
 
-def to_sympy(node: Node) -> Any:
+def to_sympy(node: Term) -> Any:
     """The SymPy object of an expression; raises NotAlgebra for what is none.
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> to_sympy(parse(r"\\\\frac{x}{2} + \\\\sin y"))
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> to_sympy(parse_math(r"\\\\frac{x}{2} + \\\\sin y"))
     x/2 + sin(y)
     """
     import sympy
@@ -66,11 +66,12 @@ def to_sympy(node: Node) -> Any:
     raise NotAlgebra(node.op)
 
 
-def _power(base: Node, exponent: Node) -> Any:
+def _power(base: Term, exponent: Term) -> Any:
     import sympy
 
     power = to_sympy(exponent)
-    if power.is_number and power.is_real is not False and abs(sympy.N(power, 5)) > 1000:
+    is_real = power.is_number and power.is_real is not False
+    if is_real and abs(sympy.N(power, 5)) > limits.MAX_SYMPY_POWER:
         raise NotAlgebra("a large power")
     return sympy.Pow(to_sympy(base), power)
 
@@ -91,7 +92,7 @@ def _function(args: tuple[Any, ...]) -> Any:
     return getattr(sympy, _FUNCTIONS[name])(*parts)
 
 
-def _big(name: str, low: Node, high: Node, body: Node) -> Any:
+def _big(name: str, low: Term, high: Term, body: Term) -> Any:
     """Sums, products, integrals and limits, unevaluated."""
     import sympy
 
@@ -113,21 +114,21 @@ def _big(name: str, low: Node, high: Node, body: Node) -> Any:
     raise NotAlgebra(name)
 
 
-def _integrand(body: Node) -> tuple[Node, str]:
+def _integrand(body: Term) -> tuple[Term, str]:
     """`x^2 d x` as (x^2, "x"); `d x` alone as 1."""
     parts = body.args if body.op == "mul" else (body,)
-    if len(parts) < 2 or parts[-2] != Node("sym", ("d",)) or parts[-1].op != "sym":
+    if len(parts) < 2 or parts[-2] != Term("sym", ("d",)) or parts[-1].op != "sym":
         raise NotAlgebra("an integral without its variable")
     rest = parts[:-2]
-    inner = num(1) if not rest else rest[0] if len(rest) == 1 else Node("mul", rest)
+    inner = num(1) if not rest else rest[0] if len(rest) == 1 else Term("mul", rest)
     return inner, parts[-1].args[0]
 
 
-def same(left: Node, right: Node) -> bool | None:
+def same_by_algebra(left: Term, right: Term) -> bool | None:
     """Whether two trees are equal by algebra; None where SymPy cannot tell.
 
-    >>> from grpo_rewards.rules.math.latex.parser import parse
-    >>> same(parse(r"\\\\sum_{k=1}^{n} k"), parse("n(n+1)/2"))
+    >>> from grpo_rewards.rules.math.latex.parser import parse_math
+    >>> same_by_algebra(parse_math(r"\\\\sum_{k=1}^{n} k"), parse_math("n(n+1)/2"))
     True
     """
     if size(left) + size(right) > limits.MAX_SYMPY_NODES:
@@ -155,7 +156,7 @@ def _zero(left: Any, right: Any) -> bool | None:
     return None if found is None else bool(found)
 
 
-def _solves(rel: Node, other: Node) -> bool | None:
+def _solves(rel: Term, other: Term) -> bool | None:
     """Whether a set holds all roots of a polynomial equation in one unknown."""
     import sympy
 
@@ -163,7 +164,7 @@ def _solves(rel: Node, other: Node) -> bool | None:
     if len(variables) != 1 or other.op != "set" or rel.args[0] != ("=",):
         return None
     symbol = sympy.Symbol(next(iter(variables)))
-    left = to_sympy(Node("add", (rel.args[1], negate(rel.args[2]))))
+    left = to_sympy(Term("add", (rel.args[1], negated(rel.args[2]))))
     polynomial = sympy.Poly(sympy.fraction(sympy.together(left))[0], symbol)
     if polynomial.degree() > limits.MAX_DEGREE:
         return None

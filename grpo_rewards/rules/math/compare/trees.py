@@ -1,7 +1,7 @@
 """Two trees: the same answer or not. Shapes are matched part by part, values by number.
 
 Symmetric by construction: every rule for one order of kinds is tried in the other order too.
-Long, because its functions call each other: a set holds intervals, an interval expressions.
+One class, because its methods call each other: a set holds intervals, an interval expressions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from grpo_rewards.rules.math.compare.shapes import (
     as_union,
     both_bounds,
     collapsed,
-    expanded,
     inequalities_as_union,
     interval_of,
     items_of,
@@ -36,13 +35,24 @@ from grpo_rewards.rules.math.compare.shapes import (
     named_value,
     oriented,
     side_names,
+    union_parts,
 )
-from grpo_rewards.rules.math.latex.parser import CONSTANTS, Node, names, negate, num, ops, size
+from grpo_rewards.rules.math.compare.unit_notes import DEGREE, without_units
+from grpo_rewards.rules.math.latex.tree import (
+    CONSTANTS,
+    Term,
+    function_names,
+    names,
+    negated,
+    num,
+    ops,
+    size,
+)
 from grpo_rewards.rules.math.numbers import stands_for
 
 
-class Policy(NamedTuple):
-    """What counts as equal beyond equality; see `equal.equal`."""
+class EqualityOptions(NamedTuple):
+    """What counts as equal beyond equality; see `equality.equal`."""
 
     units: Literal["lenient", "strict", "ignore"] = "lenient"
     decimals: float | None = None
@@ -90,91 +100,66 @@ _NUMERIC: Final = {
 }
 _COLLECTIONS: Final = frozenset({"list", "set"})
 _SETS: Final = frozenset({"cup", "cap", "setminus"})
+_PLAIN: Final = frozenset({"text", "base", "domain", "cases", "dots"})
 
 
-def compare(answer: Node, gold: Node, policy: Policy) -> Rung:
+def compare_terms(answer: Term, gold: Term, options: EqualityOptions) -> Rung:
     """The rung that settles it, or PASS."""
     if canonical(answer) == canonical(gold):
         return Rung.TREE
     left, unit_left = without_units(answer)
     right, unit_right = without_units(gold)
-    if policy.units != "ignore" and not _units_fit(unit_left, unit_right, policy):
+    if options.units != "ignore" and not _units_fit(unit_left, unit_right, options):
         return Rung.UNIT
-    if policy.units == "lenient" and unit_left and unit_right and unit_left != unit_right:
+    if options.units == "lenient" and unit_left and unit_right and unit_left != unit_right:
         left, right = _scaled(left, unit_left), _scaled(right, unit_right)
-    rung = _Comparison(policy).same(evaluated(left), evaluated(right))
+    rung = _Comparison(options).same(evaluated(left), evaluated(right))
     if rung is Rung.DIFFERENT and (unit_left is None) != (unit_right is None):
-        rung = _in_radians(left, right, unit_left, unit_right, policy)
+        rung = _in_radians(left, right, unit_left, unit_right, options)
     if rung is Rung.PASS and size(answer) + size(gold) > limits.MAX_SYMPY_NODES:
         return Rung.TOO_LARGE
     return rung
 
 
-def without_units(node: Node) -> tuple[Node, units.Unit | None]:
-    """The tree without notes and the unit that they name, if any does."""
-    if not ops(node) & {"note", "degrees"}:
-        return node, None
-    found: list[units.Unit] = []
-    return _stripped(node, found, inside=False), found[-1] if found else None
-
-
-_DEGREE: Final = units.read("degree")
-
-
-def _stripped(node: Node, found: list[units.Unit], *, inside: bool) -> Node:
-    if node.op == "note":
-        unit = units.read(node.args[1])
-        if unit is not None:
-            found.append(unit)
-        return _stripped(node.args[0], found, inside=inside)
-    if node.op == "degrees" and not inside:
-        if _DEGREE is not None:
-            found.append(_DEGREE)
-        return _stripped(node.args[0], found, inside=inside)
-    inside = inside or node.op == "fn"
-    parts = (_stripped(p, found, inside=inside) if isinstance(p, Node) else p for p in node.args)
-    return Node(node.op, tuple(parts))
-
-
-def _units_fit(left: units.Unit | None, right: units.Unit | None, policy: Policy) -> bool:
+def _units_fit(left: units.Unit | None, right: units.Unit | None, options: EqualityOptions) -> bool:
     if left is None or right is None:
-        return policy.units == "lenient" or (right is None)
+        return options.units == "lenient" or (right is None)
     return units.fit(left, right)
 
 
-def _scaled(node: Node, unit: units.Unit) -> Node:
+def _scaled(node: Term, unit: units.Unit) -> Term:
     if unit.factor == 1 or not sampling.has_value(node):
         return node
-    return Node("mul", (num(unit.factor), node))
+    return Term("mul", (num(unit.factor), node))
 
 
 def _in_radians(
-    left: Node, right: Node, unit_left: units.Unit | None, unit_right: units.Unit | None,
-    policy: Policy,
+    left: Term, right: Term, unit_left: units.Unit | None, unit_right: units.Unit | None,
+    options: EqualityOptions,
 ) -> Rung:  # fmt: skip
     """`45^\\circ` and `\\frac{\\pi}{4}`: degrees against a multiple of pi without a unit."""
     in_degrees, other = (left, right) if unit_left is not None else (right, left)
-    if (unit_left or unit_right) != _DEGREE or Node("sym", ("pi",)) not in _parts(other):
+    if (unit_left or unit_right) != DEGREE or Term("sym", ("pi",)) not in _parts(other):
         return Rung.DIFFERENT
     if not (sampling.has_value(in_degrees) and sampling.has_value(other)):
         return Rung.DIFFERENT
-    turned = Node("mul", (in_degrees, Node("div", (Node("sym", ("pi",)), num(180)))))
-    return _Comparison(policy).same(turned, other)
+    turned = Term("mul", (in_degrees, Term("div", (Term("sym", ("pi",)), num(180)))))
+    return _Comparison(options).same(turned, other)
 
 
-def _parts(node: Node) -> tuple[Node, ...]:
-    inner = [part for child in node.args if isinstance(child, Node) for part in _parts(child)]
+def _parts(node: Term) -> tuple[Term, ...]:
+    inner = [part for child in node.args if isinstance(child, Term) for part in _parts(child)]
     return (node, *inner)
 
 
 class _Comparison:
     """One comparison; `budget` counts the pairs that may still be looked at."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, options: EqualityOptions) -> None:
+        self.options = options
         self.budget = limits.MAX_PAIRS
 
-    def same(self, a: Node, b: Node) -> Rung:
+    def same(self, a: Term, b: Term) -> Rung:
         """Whether two trees are the same answer."""
         self.budget -= 1
         if self.budget < 0:
@@ -198,12 +183,7 @@ class _Comparison:
             return self.matrices(a, b)
         if a.op in _SETS or b.op in _SETS:
             return self.unions(a, b)
-        if a.op in ("text", "base", "domain", "cases", "dots") or b.op in (
-            "text",
-            "base",
-            "domain",
-            "dots",
-        ):
+        if a.op in _PLAIN or b.op in _PLAIN:
             return self.plain(a, b)
         if a.op == "ratio" or b.op == "ratio":
             return self.ratios(a, b)
@@ -211,11 +191,11 @@ class _Comparison:
 
     # -- numbers and expressions ------------------------------------------------------------
 
-    def scalars(self, a: Node, b: Node) -> Rung:
+    def scalars(self, a: Term, b: Term) -> Rung:
         big_a, big_b = "big" in ops(a), "big" in ops(b)
         if "text" in (ops(a) | ops(b)):
             return Rung.SHAPE
-        if big_a != big_b and not self.policy.evaluate:
+        if big_a != big_b and not self.options.evaluate:
             return Rung.UNEVALUATED
         if "inf" in (ops(a) | ops(b)):
             return Rung.DIFFERENT if not (big_a or big_b) else Rung.PASS
@@ -228,33 +208,33 @@ class _Comparison:
             return self.scalars(*bare)
         return rung
 
-    def percents(self, a: Node, b: Node) -> Rung:
+    def percents(self, a: Term, b: Term) -> Rung:
         rung = self.values(a, b)
         if not rung.yes and (a.op == "percent") != (b.op == "percent"):
             bare = [x.args[0] if x.op == "percent" else x for x in (a, b)]
             return self.values(bare[0], bare[1])
         return rung
 
-    def values(self, a: Node, b: Node) -> Rung:
+    def values(self, a: Term, b: Term) -> Rung:
         a, b = canonical(a), canonical(b)
         if a.op == "num" and b.op == "num":
             return Rung.VALUE if a.args[0] == b.args[0] else Rung.DIFFERENT
-        found = sampling.compare(a, b)
-        if found is sampling.Answer.POSITIVE and self.policy.positive:
+        found = sampling.compare_values(a, b)
+        if found is sampling.Answer.POSITIVE and self.options.positive:
             return Rung.VALUE
         if found is sampling.Answer.DIFFERENT and self._mixes_logs(a, b):
-            found = sampling.compare(a, b, natural_log=True)
+            found = sampling.compare_values(a, b, natural_log=True)
         return _NUMERIC[found]
 
-    def _mixes_logs(self, a: Node, b: Node) -> bool:
+    def _mixes_logs(self, a: Term, b: Term) -> bool:
         """`\\log` may be natural where neither side, or the same side, writes `\\ln` too."""
         log_a, log_b = function_names(a), function_names(b)
         if "log" not in log_a | log_b:
             return False
         return not (("ln" in log_a and "log" in log_b) or ("ln" in log_b and "log" in log_a))
 
-    def rounded(self, a: Node, b: Node) -> bool:
-        """Whether one is a decimal to which the other rounds, or both are near by policy."""
+    def rounded(self, a: Term, b: Term) -> bool:
+        """Whether one is a decimal to which the other rounds, or both are near by the options."""
         value_a, value_b = sampling.real(canonical(a)), sampling.real(canonical(b))
         if value_a is None or value_b is None:
             return False
@@ -265,19 +245,19 @@ class _Comparison:
             stands = places[0] != places[1] and self._stands_for(b, value_a)
         if stands:
             return True
-        return self.policy.near(value_a, value_b)
+        return self.options.near(value_a, value_b)
 
-    def _stands_for(self, node: Node, value: Fraction) -> bool:
+    def _stands_for(self, node: Term, value: Fraction) -> bool:
         if node.op != "num" or node.args[1] is None:
             return False
         shown: Fraction = node.args[0]
         places: int = node.args[1]
         figures = len(str(abs(shown.numerator * 10 ** max(places, 0) // shown.denominator)))
-        return figures >= self.policy.figures and stands_for(shown, places, figures, value)
+        return figures >= self.options.figures and stands_for(shown, places, figures, value)
 
     # -- parts ------------------------------------------------------------------------------
 
-    def all_same(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> Rung:
+    def all_same(self, left: tuple[Term, ...], right: tuple[Term, ...]) -> Rung:
         """Part by part, in order."""
         if len(left) != len(right):
             return Rung.SHAPE
@@ -289,12 +269,12 @@ class _Comparison:
             worst = rung if rung is Rung.PASS or worst is Rung.TREE else worst
         return worst
 
-    def any_order(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> Rung:
+    def any_order(self, left: tuple[Term, ...], right: tuple[Term, ...]) -> Rung:
         """Part by part, in any order."""
         if len(left) != len(right):
             return Rung.SHAPE
         rest = list(right)
-        open_: list[Node] = []
+        open_: list[Term] = []
         forms = [canonical(b) for b in rest]
         for a in left:
             form = canonical(a)
@@ -317,7 +297,7 @@ class _Comparison:
                 return Rung.DIFFERENT
         return worst
 
-    def collections(self, a: Node, b: Node) -> Rung:
+    def collections(self, a: Term, b: Term) -> Rung:
         named_a, named_b = named_items(a), named_items(b)
         if named_a is not None and named_b is not None and named_a.keys() == named_b.keys():
             return self.all_same(tuple(named_a.values()), tuple(named_b[key] for key in named_a))
@@ -336,7 +316,7 @@ class _Comparison:
             other = b if a.op == "tuple" else a
             bracketed = a if a.op == "tuple" else b
             if other.op == "set" and bracketed.args[:2] == ("[", "]") and len(bracketed.args) > 4:
-                return self.collections(other, Node("list", members(bracketed)))
+                return self.collections(other, Term("list", members(bracketed)))
             if other.op == "list" and "pm" not in ops(other):
                 one, two = (members(x) if x.op == "tuple" else items_of(x) for x in (a, b))
                 return self.all_same(one, two) if a.op != b.op and len(one) > 1 else Rung.SHAPE
@@ -347,7 +327,7 @@ class _Comparison:
             return self.same(left[0], right[0]) if (a, b) != (left[0], right[0]) else Rung.SHAPE
         return self.any_order(left, right)
 
-    def tuples(self, a: Node, b: Node) -> Rung:
+    def tuples(self, a: Term, b: Term) -> Rung:
         if a.op == "tuple" and b.op == "tuple":
             if a.args[:2] != b.args[:2]:
                 return Rung.SHAPE
@@ -366,7 +346,7 @@ class _Comparison:
             return self.same(members(pair)[0], other)
         return Rung.SHAPE
 
-    def matrices(self, a: Node, b: Node) -> Rung:
+    def matrices(self, a: Term, b: Term) -> Rung:
         if a.op != "matrix" or b.op != "matrix":
             return Rung.SHAPE if sampling.has_value(a) or sampling.has_value(b) else Rung.PASS
         if len(a.args[0].args) != len(b.args[0].args):
@@ -374,7 +354,7 @@ class _Comparison:
         cells = [tuple(cell for row in m.args for cell in row.args) for m in (a, b)]
         return self.all_same(cells[0], cells[1])
 
-    def unions(self, a: Node, b: Node) -> Rung:
+    def unions(self, a: Term, b: Term) -> Rung:
         if a.op == b.op == "cup" or "cup" in (a.op, b.op):
             return self.any_order(union_parts(a), union_parts(b))
         if a.op == b.op == "cap":
@@ -383,7 +363,7 @@ class _Comparison:
             return self.all_same(a.args, b.args)
         return Rung.SHAPE
 
-    def plain(self, a: Node, b: Node) -> Rung:
+    def plain(self, a: Term, b: Term) -> Rung:
         if a.op == b.op == "text":
             same = a.args[0].casefold() == b.args[0].casefold()
             return Rung.TREE if same else Rung.DIFFERENT
@@ -395,14 +375,14 @@ class _Comparison:
             return self.any_order(a.args, b.args)
         return Rung.SHAPE
 
-    def ratios(self, a: Node, b: Node) -> Rung:
+    def ratios(self, a: Term, b: Term) -> Rung:
         left = a.args if a.op == "ratio" else _as_ratio(a)
         right = b.args if b.op == "ratio" else _as_ratio(b)
         if left is None or right is None or len(left) != len(right):
             return Rung.SHAPE
         worst = Rung.TREE
         for i in range(1, len(left)):
-            rung = self.scalars(Node("mul", (left[0], right[i])), Node("mul", (right[0], left[i])))
+            rung = self.scalars(Term("mul", (left[0], right[i])), Term("mul", (right[0], left[i])))
             if not rung.yes:
                 return rung
             worst = rung
@@ -410,7 +390,7 @@ class _Comparison:
 
     # -- relations --------------------------------------------------------------------------
 
-    def relations(self, a: Node, b: Node) -> Rung:
+    def relations(self, a: Term, b: Term) -> Rung:
         if a.op == "rel" and b.op == "rel":
             return self.two_relations(a, b)
         rel, other = (a, b) if a.op == "rel" else (b, a)
@@ -426,14 +406,14 @@ class _Comparison:
             return self.same(interval, other)
         return Rung.SHAPE
 
-    def roots(self, rel: Node, other: Node) -> Rung:
+    def roots(self, rel: Term, other: Term) -> Rung:
         """An equation against its solutions: only where these are given as a set."""
         variables = names(rel) - CONSTANTS
         if other.op == "set" and len(variables) == 1 and not names(other):
             return Rung.PASS
         return Rung.SHAPE
 
-    def two_relations(self, a: Node, b: Node) -> Rung:
+    def two_relations(self, a: Term, b: Term) -> Rung:
         if a.args[0] == ("in",) and b.args[0] == ("in",):
             return self.all_same(a.args[1:], b.args[1:])
         if a.args[0] == ("=",) and b.args[0] == ("=",):
@@ -442,7 +422,7 @@ class _Comparison:
             return Rung.SHAPE
         return self.inequalities(a, b)
 
-    def equations(self, a: Node, b: Node) -> Rung:
+    def equations(self, a: Term, b: Term) -> Rung:
         if canonical(a.args[1]) == canonical(b.args[1]) or side_names(a, b):
             rung = self.same(a.args[2], b.args[2])
             if rung.yes or not sampling.has_value(a.args[2]):
@@ -459,34 +439,32 @@ class _Comparison:
         cleared = without_denominators(a, b)
         return rung if cleared is None else self._ratio(*cleared, positive=False)
 
-    def _ratio(self, a: Node, b: Node, *, positive: bool) -> Rung:
-        left = canonical(Node("add", (a.args[1], negate(a.args[2]))))
-        right = canonical(Node("add", (b.args[1], negate(b.args[2]))))
+    def _ratio(self, a: Term, b: Term, *, positive: bool) -> Rung:
+        left = canonical(Term("add", (a.args[1], negated(a.args[2]))))
+        right = canonical(Term("add", (b.args[1], negated(b.args[2]))))
         if left == right:
             return Rung.TREE
         return _NUMERIC[sampling.proportional(left, right, positive=positive)]
 
-    def inequalities(self, a: Node, b: Node) -> Rung:
+    def inequalities(self, a: Term, b: Term) -> Rung:
+        one, two = oriented(a), oriented(b)
         if len(a.args) == len(b.args) == 3 and "in" not in a.args[0] + b.args[0]:
-            one, two = oriented(a), oriented(b)
             if one is None or two is None:
-                return (
-                    self.all_same(a.args[1:], b.args[1:]) if a.args[0] == b.args[0] else Rung.SHAPE
-                )
+                same_signs = a.args[0] == b.args[0]
+                return self.all_same(a.args[1:], b.args[1:]) if same_signs else Rung.SHAPE
             if one.args[0] == two.args[0] and all(
                 sampling.has_value(side) for side in one.args[1:] + two.args[1:]
             ):
                 rung = self._ratio(one, two, positive=one.args[0] != ("!=",))
                 if rung.yes:
                     return rung
-        one, two = oriented(a), oriented(b)
         if one is not None and two is not None and one.args[0] == two.args[0]:
             rung = self.all_same(one.args[1:], two.args[1:])
             if rung.yes:
                 return rung
         return self.as_intervals(a, b)
 
-    def as_intervals(self, a: Node, b: Node) -> Rung:
+    def as_intervals(self, a: Term, b: Term) -> Rung:
         first = a.args[2] if a.args[0] == ("in",) else interval_of(a)
         second = b.args[2] if b.args[0] == ("in",) else interval_of(b)
         if first is None or second is None or names(a) != names(b):
@@ -494,30 +472,11 @@ class _Comparison:
         return self.same(first, second)
 
 
-def _distinct(parts: tuple[Node, ...]) -> tuple[Node, ...]:
+def _distinct(parts: tuple[Term, ...]) -> tuple[Term, ...]:
     return tuple({canonical(part): part for part in parts}.values())
 
 
-def _as_ratio(node: Node) -> tuple[Node, ...] | None:
+def _as_ratio(node: Term) -> tuple[Term, ...] | None:
     if node.op == "div":
         return node.args
     return (node, num(1)) if node.op == "num" else None
-
-
-def union_parts(node: Node) -> tuple[Node, ...]:
-    """The sets that a union joins."""
-    if node.op == "cup":
-        return union_parts(node.args[0]) + union_parts(node.args[1])
-    return (node,)
-
-
-def function_names(node: Node) -> frozenset[str]:
-    """The named functions of a tree."""
-    found = {node.args[0]} if node.op == "fn" else set()
-    for part in node.args:
-        if isinstance(part, Node):
-            found |= function_names(part)
-    return frozenset(found)
-
-
-__all__ = ["Policy", "Rung", "compare", "expanded", "without_units"]
