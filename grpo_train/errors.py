@@ -44,6 +44,7 @@ FAILURES = (
 
 def said(error: Exception) -> str:
     """An error's first line; with its kind where that alone says little: `'sinks'`."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    line = (str(text).strip().splitlines() or [""])[0][:200]
     plain = isinstance(error, OSError | ValueError | ImportError) and line
     return line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")

@@ -29,7 +29,7 @@ ENDS = 6  # every so-manieth token ends a text of the native engine's probe: row
 SLOW = {  # what a run says of a way of sampling that is not the best
     "step": "",
     "ours": "",
-    "masked": "Our attention is wrong for sampling from this model, which is slower with its own",
+    "masked": "This model is sampled from with its own attention, which is slower",
     "own": "This model is sampled from by its own `generate`, which is slower",
 }
 
@@ -55,8 +55,8 @@ class SelfTest:
             found += f"; bf16 explains {self.allowed:.1e}"
         if self.layout == "plain":
             found += (
-                ". Our attention is wrong for training this model, so each completion gets a row "
-                "and a copy of the prompt of its own, which is slower"
+                ". Packing does not suit this model, so each completion gets a row and a copy of "
+                "the prompt of its own, which is slower"
             )
         slow = SLOW.get(getattr(self.engine, "way", None) or "step")
         return f"{found}. {slow}" if slow else found

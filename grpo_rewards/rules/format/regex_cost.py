@@ -16,8 +16,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-#: Python's own parser of patterns. It is private, and so are the names of its nodes, but a parser of
-#: ours could read a pattern otherwise than the `re` that runs it. The tests hold its answers.
+#: Python's own parser of patterns. It is private, and so are the names of its nodes, but a parser
+#: of ours could read a pattern otherwise than the `re` that runs it. The tests hold its answers.
 _parser: Any = importlib.import_module("re._parser")
 _UNBOUNDED = 64  # a counted repeat above this is as good as unbounded
 _OTHER = 128  # stands for every character outside ASCII

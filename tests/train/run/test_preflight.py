@@ -265,3 +265,16 @@ def test_activations_are_recomputed_where_they_would_not_fit(
     assert not choose(tiny_run.make_config(tmp_path, checkpointing="off")).checkpointing
     monkeypatch.undo()
     assert choose(tiny_run.make_config(tmp_path, checkpointing="on")).checkpointing
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error("no such thing\nand a page more")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+    with pytest.raises(ConfigError, match=r"no such thing.* - at `model`$") as found:
+        load_policy(str(tmp_path), device="cpu")
+    assert len(str(found.value).splitlines()) == 1
