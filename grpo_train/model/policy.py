@@ -219,9 +219,8 @@ def _replace_attention(model: Any) -> str | None:
     Whether ours is right for the model is decided by the self-test.
     """
     own: str = model.config.get_text_config()._attn_implementation
-    movable = getattr(
-        model, "_can_set_attn_implementation", None
-    )  # asked first: the setter only warns
+    # Asked first, because the setter of a model that cannot would only warn.
+    movable = getattr(model, "_can_set_attn_implementation", None)
     if own not in ("sdpa", "eager") or (movable is not None and not movable()):
         return None
     register()

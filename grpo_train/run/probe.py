@@ -3,7 +3,7 @@
 These come from the model's own forward in fp32: its attention and its output layer, one text at a
 time, with nothing of ours. In fp32 a path of ours is right if it agrees up to rounding. In bf16
 every path errs, with real weights by 0.2 nats at the worst token. How much it may err is measured
-on the same tokens: as much as the model's own attention over plain rows loses by bf16.
+on the same tokens, by what the model's own attention over plain rows loses in bf16.
 """
 
 from __future__ import annotations
