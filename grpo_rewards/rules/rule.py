@@ -101,6 +101,9 @@ DEFERRED = Deferred()
 Kernel = RowKernel | ColumnKernel | GroupKernel | DatasetKernel
 #: From the ranges of the arguments and the options to the range of the result.
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
+#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
+#: and what to say of it.
+Mark = tuple[int, int, str, str]
 #: From a rule's arguments and its value in one row to the places to show.
 Marker = Callable[[Sequence[Any], Any], list[Mark]]
 
