@@ -251,7 +251,10 @@ def _class(items: Sequence[RegexNode]) -> frozenset[int]:
         if name == "NEGATE":
             negated = True
         elif name == "LITERAL":
-            found |= {av} if negated and av < 128 else set() if negated else _cases(av)
+            if not negated:
+                found |= _cases(av)
+            elif av < 128:
+                found.add(av)
         elif name == "RANGE":
             found |= set(range(av[0], min(av[1], 127) + 1))
             if av[1] > 127 and not negated:
