@@ -83,7 +83,8 @@ def self_test(
         gaps[layout], wrong = _judge(probes, layout)
         if not wrong:
             policy.use_attention(ours=layout != "plain")
-            return SelfTest(engine, layout, gaps, engine_gap, probes[-1].allowed[0])
+            allowed = probes[-1].allowed[0] if policy.mixed else 0.0
+            return SelfTest(engine, layout, gaps, engine_gap, allowed)
     raise ConfigError(f"cannot train the model: {wrong} - at `model`\n{HINT}")
 
 
@@ -109,7 +110,7 @@ def _native(
             except FAILURES as error:
                 reason, right = said(error), False
                 break
-            probes.append(_probe(twin, rollouts, sampling))
+            probes.append(_probe(twin, rollouts, sampling, bf16=policy.mixed))
             gap = probes[-1].gap(rollouts.old_logprobs)
             if not probes[-1].right(rollouts.old_logprobs):
                 least, right = min(least, gap), False
@@ -152,7 +153,7 @@ def _other(
 ) -> tuple[list[Probe], float]:
     """Samples of another engine, whose windows stay the model's, and how far off they were."""
     rollouts = _sample(engine, prompts, sampling, MANY if policy.mixed else FEW)
-    probe = _probe(policy, rollouts, sampling, short=False)
+    probe = _probe(policy, rollouts, sampling, bf16=policy.mixed, short=False)
     if engine.copies:
         gap = float((rollouts.old_logprobs - probe.logprobs("plain")).abs().mean())
         right = gap <= COPY_TOLERANCE
@@ -163,7 +164,8 @@ def _other(
             _apart(gap)
             + "hint: does it report the logprobs that it sampled with (processed_logprobs)?"
         )
-    return [_probe(twin, rollouts, sampling) for twin in _precisions(policy)], gap
+    twins = _precisions(policy)
+    return [_probe(twin, rollouts, sampling, bf16=policy.mixed) for twin in twins], gap
 
 
 def _apart(gap: float) -> str:
@@ -185,10 +187,17 @@ def _sample(
     return join_rollouts(parts)
 
 
+<<<<<<< HEAD
 def _probe(policy: Policy, rollouts: Rollouts, sampling: Sampling, *, short: bool = True) -> Probe:
     """The model's own logprobs of rollouts; ConfigError where its forward or plain rows fail."""
+=======
+def _probe(
+    policy: Policy, rollouts: Rollouts, sampling: Sampling, *, bf16: bool, short: bool = True
+) -> Probe:
+    """What the model says of them; ConfigError where it cannot be asked, or plain rows fail."""
+>>>>>>> 9010db8 (Let fp32 err in the self-test by a share of what bf16 costs)
     try:
-        return Probe.of(policy, rollouts, sampling.temperature, short=short)
+        return Probe.of(policy, rollouts, sampling.temperature, short=short, bf16=bf16)
     except FAILURES as error:
         raise ConfigError(f"cannot train the model: {said(error)} - at `model`\n{HINT}") from error
 

@@ -9,6 +9,7 @@ on the same tokens, by what the model's own attention over plain rows loses in b
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +21,22 @@ from grpo_train.model.policy import Policy
 from grpo_train.objective.packing import Layout, batch_logprobs, pack
 from grpo_train.rollouts import Rollouts
 
+<<<<<<< HEAD
 TOLERANCE = 1e-4  # nats at the worst token, in fp32
 FACTOR = 2.0  # of bf16's own error: our paths round in other places, but not more often
 FLOOR = 1e-3  # nats that are always allowed in bf16, whose own error may be next to 0
 QUANTILE = 0.95  # of errors that is compared; the few beyond it are due to chance
 WINDOW = 5  # keys of a shortened window: fewer than are sampled, so that it matters
 WINDOWS = ("sliding_window", "attention_chunk_size")  # attributes of configs and layers
+=======
+TOLERANCE = 1e-4  # nats at the worst token, of fp32
+SHARE = 2**-8  # of what bf16 costs, that fp32 may: its rounding is 2^-16 of bf16's, sums add to it
+FACTOR = 2.0  # times what bf16 itself costs: paths round in other places, and no more often
+FLOOR = 1e-3  # nats, where bf16 costs next to nothing
+QUANTILE = 0.95  # of errors; the few beyond it are left to chance
+WINDOW = 5  # keys: shorter than what is sampled, so that a window matters
+WINDOWS = ("sliding_window", "attention_chunk_size")  # where configs and layers have theirs
+>>>>>>> 9010db8 (Let fp32 err in the self-test by a share of what bf16 costs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +47,36 @@ class Probe:
     rollouts: Rollouts
     temperature: float
     exact: Tensor  # [N] logprobs in fp32
-    allowed: tuple[float, float]  # nats: mean and high quantile of errors in bf16
+    allowed: tuple[float, float, float]  # nats: on average, at a high quantile, at the worst token
     short: bool  # whether windows are made short, so that they matter
 
     @staticmethod
+<<<<<<< HEAD
     def of(policy: Policy, rollouts: Rollouts, temperature: float, *, short: bool) -> Probe:
         """The probe of some rollouts; errors of the model's forward pass through."""
         found = Probe(policy, rollouts, temperature, torch.zeros(0), (0.0, 0.0), short)
+=======
+    def of(
+        policy: Policy, rollouts: Rollouts, temperature: float, *, short: bool, bf16: bool
+    ) -> Probe:
+        """Ask the model itself; raises what the model does where it cannot be asked.
+
+        `bf16`: whether the run is in bf16, be the probe in fp32 or not.
+        """
+        none = (math.inf, math.inf, TOLERANCE)
+        found = Probe(policy, rollouts, temperature, torch.zeros(0), none, short)
+>>>>>>> 9010db8 (Let fp32 err in the self-test by a share of what bf16 costs)
         exact = found._own()
-        if not policy.mixed:
+        if not bf16:
             return replace(found, exact=exact)
-        cost = (found.logprobs("plain") - exact).abs()
-        allowed = FACTOR * cost.mean() + FLOOR, FACTOR * cost.quantile(QUANTILE) + FLOOR
-        return replace(found, exact=exact, allowed=(float(allowed[0]), float(allowed[1])))
+        rounded = replace(found, policy=replace(policy, mixed=True)).logprobs("plain")
+        cost = (rounded - exact).abs()
+        if policy.mixed:
+            mean, high = (float(FACTOR * x + FLOOR) for x in (cost.mean(), cost.quantile(QUANTILE)))
+            allowed = (mean, high, math.inf)
+        else:
+            allowed = (math.inf, math.inf, max(TOLERANCE, SHARE * float(cost.max())))
+        return replace(found, exact=exact, allowed=allowed)
 
     def gap(self, logprobs: Tensor) -> float:
         """Distance from the model's own logprobs in nats: the worst token's; in bf16 the mean."""
@@ -58,10 +86,8 @@ class Probe:
     def right(self, logprobs: Tensor) -> bool:
         """Whether rounding explains the distance; it does not explain NaN."""
         error = (logprobs - self.exact).abs()
-        if not self.policy.mixed:
-            return bool(error.max() <= TOLERANCE)
-        mean, high = self.allowed
-        return bool(error.mean() <= mean) and bool(error.quantile(QUANTILE) <= high)
+        found = (error.mean(), error.quantile(QUANTILE), error.max())
+        return all(float(x) <= most for x, most in zip(found, self.allowed, strict=True))
 
     def logprobs(self, layout: Layout, *, backward: bool = False) -> Tensor:
         """Logprobs [N] as the trainer computes them; `plain` is with the model's own attention."""
