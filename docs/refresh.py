@@ -17,6 +17,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from grpo_train.config_text import starter
+
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(
     r"^```(?P<kind>\w*)\n(?P<text>.*?)^```\n(?:\n*```\n(?P<printed>.*?)^```\n)?",
@@ -41,6 +43,8 @@ def refreshed(page: str) -> str:
             if printed and block["printed"] is not None:
                 return _with(block, "printed", printed)
             return block[0] + (f"\n```\n{printed}```\n" if printed else "")
+        if block["kind"] == "toml" and block["text"].startswith("# Name of the run"):
+            return _with(block, "text", starter())
         return block[0]
 
     return BLOCK.sub(renew, page)

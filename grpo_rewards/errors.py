@@ -96,6 +96,18 @@ class Finding:
         return "\n".join(lines)
 
 
+class Problem(Exception):
+    """What is wrong with one statement; whoever reads the statements catches it and goes on with
+    the next. `finding` is None where the statement rests on something already reported."""
+
+    def __init__(self, code: str, message: str, place: Place, hint: str = "") -> None:
+        self.finding: Finding | None = Finding(code, message, place, hint) if code else None
+
+    @staticmethod
+    def silent() -> Problem:
+        return Problem("", "", Place(0, 0))
+
+
 class RewardError(Exception):
     """Base of everything that this package raises on purpose.
 

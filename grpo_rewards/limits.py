@@ -50,25 +50,38 @@ MAX_PATTERN_CHARS = 2_000
 MAX_REPETITION_CHARS = 1_000_000  # of a longer text the head
 MAX_REPETITION_UNITS = 200_000  # words or tokens that repetition is counted over
 
-# Mathematical answers (rules/latex.py and what stands on it).
+# Mathematical answers (rules/math).
 MAX_BESIDE_CHARS = 60  # on each side of an answer in prose: some ten words that may take it back
 MAX_BOXES = 64  # of a completion; only the last ones can be an answer
+MAX_CHOICE_CHARS = 4_000  # of a completion that may begin with its letter: `A. Because …`
+MAX_TOLD_CHARS = 2_000  # of prose that may end in `… is Paris.`; the pattern backtracks over it
+MAX_BARE_CHARS = 400  # of an answer without a mark or a word; longer texts are prose
+MAX_MEASURE_CHARS = 120  # of `2 hours 30 minutes`, or of a unit in LaTeX
+MAX_UNIT_CHARS = 60  # of a unit in words
+MAX_UNITS = 10_000  # spellings of units that are remembered
+MAX_GOLDS = 50_000  # golds that are remembered as they were read; most datasets have fewer
 MAX_MATH_CHARS = 4_000  # longer answers are compared as text and as plain numbers only
+MAX_REWRITTEN_CHARS = 2_000  # longer ones are no answer in an unusual spelling
 MAX_MATH_TOKENS = 1_500  # a page of algebra; the parser is linear in it
 MAX_MATH_DEPTH = 64  # brackets in brackets; honest answers stay below 10
 MAX_TREE_DEPTH = 120  # every walk over a tree recurses, Python allows 1,000 frames
 MAX_NUMBER_DIGITS = 1_000  # of one number inside an expression; Fractions stay small
 MAX_PLAIN_DIGITS = 1_000_000  # of a number alone, compared as a string of digits
 MAX_FRACTION_BITS = 8_000  # of one exact number; larger powers stay unevaluated
+MAX_ROOT_BITS = 900  # of a number whose exact root is tried by a double, which ends at 1,024
 MAX_FACTORIAL = 500  # n! is computed exactly up to here, by the gamma function beyond
 MAX_GAMMA = 100_000  # larger factorials have no use and cost memory
 MAX_MAGNITUDE_BITS = 2_000_000  # |log2| of a power; towers stop here
 MAX_ANGLE = 1e15  # the sine of more is noise that costs digits
+MAX_ZETA = 100  # its argument; beyond, the value is 1 or noise
 MAX_VARIABLES = 40  # of one comparison
 SAMPLE_POINTS = 6  # where two expressions are compared: three positive, three with minus signs
 MAX_PAIRS = 2_000  # of parts that one comparison looks at
 MAX_MATRIX = 12  # rows or columns of a matrix product that is worked out
+MAX_INTERVALS = 64  # of a set of real numbers that is brought to one form
+MAX_SET_NODES = 1_000  # of the tree of such a set
 MAX_SYMPY_NODES = 200  # of both trees together; SymPy's own algorithms know no bounds
+MAX_SYMPY_POWER = 1_000  # SymPy multiplies powers of numbers out
 MAX_CLEARED_NODES = 100  # of two equations that are cleared of denominators; products grow
 MAX_DEGREE = 4  # of a polynomial that is solved for its roots
 MAX_SUM_CHARS = 1_000  # of plain arithmetic; a game's answer has a dozen numbers
@@ -77,6 +90,9 @@ MAX_SUM_DIGITS = 20  # of one of its numbers
 # Languages.
 MAX_SENTENCE_CHARS = 2_000  # of a longer sentence the head is judged
 MAX_LANGUAGE_CHARS = 80  # of a language's name or tag; the longest known name has 26
+MAX_WORD_CHARS = 64  # of a longer "word" the head is judged
+MAX_FOREIGN_RUNS = 8  # of foreign words in one sentence; each takes a pass over it
+MAX_MASK_CHARS = 2_000  # within which a formula in dollars or a piece of code must close
 MAX_VOCABULARY = 50_000  # words of a script whose fit is remembered: 12 MB
 MAX_VERDICTS = 20_000  # sentences whose language is remembered; groups share many
 

@@ -1,4 +1,4 @@
-"""What a number of the config may be, declared beside its type: `steps: Count = 100`."""
+"""Bounds of the config's numbers, declared with their types: `steps: Count = 100`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A finite number from `least` to `most`, which belong to it, and between `above` and `below`,
-    which do not; `or_zero` allows a 0 that means "none". `why` says what would go wrong."""
+    """The range of a finite number: `least` and `most` belong to it, `above` and `below` do not.
+
+    `or_zero` also allows a 0 that means "none"; `why` says what goes wrong outside.
+    """
 
     least: float = -math.inf
     most: float = math.inf
@@ -52,7 +54,7 @@ Positive = Annotated[float, Bound(above=0)]
 NotNegative = Annotated[float, Bound(least=0)]
 Share = Annotated[float, Bound(least=0, most=1)]
 PositiveShare = Annotated[float, Bound(above=0, most=1)]
-Decay = Annotated[float, Bound(least=0, below=1)]  # of a running mean
+Decay = Annotated[float, Bound(least=0, below=1)]  # of a running mean, per step
 Count = Annotated[int, Bound(above=0)]
 CountOrNone = Annotated[int, Bound(least=0)]  # 0 means none, or no limit
 GroupSize = Annotated[
@@ -67,7 +69,7 @@ Seed = Annotated[int, Bound(least=-(2**42), most=2**42)]
 
 
 def bound_of(hint: Any) -> Bound:
-    """The bound of a field's type, or of the numbers in it; a number is finite if nothing is said.
+    """The bound of a field's type, or of the numbers in it; without one, any finite number.
 
     >>> print(bound_of(dict[str, Annotated[float, Bound(above=0)]]))
     more than 0
@@ -78,7 +80,7 @@ def bound_of(hint: Any) -> Bound:
 
 
 def choice_problem(kind: Any, value: Any) -> tuple[str, str] | None:
-    """Problem and hint of a word, or of one in a list, that is none of those a field's type takes.
+    """Problem and hint of a word, or of a word in a list, that a field's type does not take.
 
     >>> choice_problem(list[Literal["loss", "reward"]], ["loss", "rewrd"])
     ("Invalid enum value 'rewrd'", 'did you mean `reward`? there is loss, reward')

@@ -1,13 +1,14 @@
-"""One frozen tree from TOML; under every field its unit and what 0 means.
+"""The config of a run: one frozen tree, read from TOML.
+
+Below every field stand its unit and what 0 means.
 
     config = load_config(Path("experiments/arithmetic.toml"), ["steps=20", "optim.lr=1e-4"])
 
-Unknown keys and wrong types are one line: Expected `int`, got `str` - at `sampling.group_size`.
+A mistake is one line with its place: Expected `int`, got `str` - at `sampling.group_size`.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import tomllib
 from collections.abc import Iterator
@@ -35,13 +36,26 @@ from grpo_train.bounds import (
 )
 from grpo_train.errors import ConfigError
 
-AlarmName = Literal["hacking", "saturated", "entropy", "length", "signal", "mismatch"]
-GSPO_CLIP = 0.05  # a hundred times the paper's; PPO's ranges lie above
+# The words that choose. Each is a key of the table named beside it; a test holds them equal.
+AdvantageMethod = Literal[  # objective/advantage.py: METHODS
+    "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
+]
+LossKind = Literal["ppo", "gspo", "gmpo", "cispo", "sapo"]  # objective/loss.py: LOSSES
+Aggregation = Literal["token", "sequence", "constant", "prompt"]  # loss.py: AGGREGATIONS
+KLEstimator = Literal["k1", "k2", "k3"]  # loss.py: KL_ESTIMATORS
+MismatchLevel = Literal["token", "sequence", "geometric"]  # loss.py: mismatch_weight
+EngineKind = Literal["native", "transformers", "vllm", "server"]  # engines/choose.py: ENGINES
+Schedule = Literal["constant", "linear", "cosine"]  # objective/update.py: SCHEDULES
+TrackerName = Literal["tensorboard", "wandb", "trackio"]  # run/trackers.py: TRACKERS
+AlarmName = Literal[  # run/alarms.py: CAUSES
+    "hacking", "saturated", "entropy", "length", "signal", "mismatch"
+]
+GSPO_CLIP = 0.05  # a hundred times what GSPO's paper takes; the usual ranges of PPO lie above
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file. Values do not change once they are read."""
+    """Base of the tables of the file: unknown keys are refused, and values never change."""
 
 
 class Data(Section, frozen=True):
@@ -57,144 +71,154 @@ class Data(Section, frozen=True):
     chat: bool = False
     """Make a text prompt one user message and put it through the model's template."""
     suffix: str = ""
-    """Text put after every text prompt: how to give the answer, say. "" = none."""
+    """Text put after every text prompt, such as how to give the answer. "" = none."""
     prefix: str = ""
-    """Text that opens every completion, after the template: "<think>", say. "" = none."""
+    """Text that opens every completion, after the template, such as "<think>". "" = none."""
     map: dict[str, str] = {}
-    """The ruleset's column = the file's, a dotted path into nested fields: `gold = "a.b"`."""
+    """The file's column for an input of the ruleset; a dotted path leads into nested fields:
+    `gold = "a.b"`."""
     max_prompt_tokens: CountOrNone = 0
-    """Longer prompts are left out, and counted. 0 = no limit."""
+    """Longest prompt, tokens; longer ones are left out and counted. 0 = no limit."""
 
 
 class Reward(Section, frozen=True):
-    """The ruleset and what it is given."""
+    """The ruleset and its params."""
 
     ruleset: str
     """A `.reward` file."""
     params: dict[str, str | int | float | bool] = {}
     """Values for the ruleset's params."""
     allow_extern: bool = False
-    """Run the Python functions that the ruleset's `extern` names; modules beside it are found."""
+    """Allow the Python functions that the ruleset's `extern` names; modules beside it are found."""
 
 
 class SamplingConfig(Section, frozen=True):
     """How completions are drawn."""
 
     group_size: GroupSize = 8
-    """Completions a prompt (G)."""
+    """Completions of each prompt (G)."""
     max_tokens: Count = 256
     """Longest completion, tokens."""
     temperature: Positive = 1.0
-    """> 0; the trainer's logprobs are taken at the same temperature."""
+    """Temperature of sampling and of the trainer's logprobs; > 0."""
     top_p: PositiveShare = 1.0
-    """Nucleus; 1 = all. The trainer renormalises over what was kept."""
+    """Probability mass of the most likely tokens that are kept (nucleus sampling); 1 = all. The
+    trainer's logprobs are renormalised over what was kept."""
     top_k: CountOrNone = 0
-    """Most likely tokens to keep; 0 = all."""
+    """Number of the most likely tokens that are kept; 0 = all."""
     max_rows: Count = 512
-    """Completions decoded at the same time; more wait in a queue. Bounds the KV cache."""
+    """Completions decoded at the same time; others wait in a queue. Bounds the KV cache."""
 
 
 class EngineConfig(Section, frozen=True):
-    """What samples completions."""
+    """The engine, which samples completions."""
 
-    kind: Literal["native", "transformers", "vllm", "server", "auto"] = "native"
+    kind: EngineKind | Literal["auto"] = "native"
     """`native` samples from the weights that train, and repeats a run bit for bit; `transformers`
     is its continuous batching; `vllm` and `server` (a vLLM server) have weights of their own, which
-    are handed over after every update; `auto` is vLLM where it is there on CUDA, else native."""
+    are handed over after every update; `auto` is vLLM on CUDA where it is installed, else
+    native."""
     url: str = "http://localhost:8000"
-    """Address of the vLLM server, for `server`."""
+    """For `server`: address of the vLLM server."""
     folder: str = ""
-    """Where `server` finds new weights, on a disk that it sees; "" = the run's folder."""
+    """For `server`: folder for new weights, on a disk that it sees; "" = the run's folder."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Type of the weights that `vllm` samples from."""
+    """For `vllm`: dtype of the weights that it samples from."""
     memory: PositiveShare = 0.4
-    """Share of the GPU's memory that `vllm` takes."""
+    """For `vllm`: share of the GPU's memory that it takes."""
     sleep: bool = False
-    """`vllm` gives its memory back while the policy is updated; CUDA only."""
+    """For `vllm`: give its memory back while the policy is updated; CUDA only."""
 
 
 class Advantage(Section, frozen=True):
     """reward → advantage (grpo_train/objective/advantage.py has the papers)."""
 
-    method: Literal[
-        "grpo", "dr_grpo", "rloo", "batch_std", "reinforce", "maxrl", "opo", "pass_at_k", "gdpo"
-    ] = "grpo"
-    """`grpo` is the group z-score with ddof 1."""
+    method: AdvantageMethod = "grpo"
+    """How a reward is compared with its group; `grpo` is the z-score with ddof 1."""
     k: Count = 4
-    """For `pass_at_k`: completions that share one success."""
+    """For `pass_at_k`: number of attempts of which one has to succeed."""
     scores: dict[str, Finite] = {}
-    """For `gdpo`: weights of the scores that replace the reward; {} = all of them, 1 each."""
+    """For `gdpo`: weights of the scores that replace the reward; {} = all scores, with weight 1."""
     overlong_tokens: CountOrNone = 0
-    """Soft penalty over the last tokens before `max_tokens` (DAPO Eq. 13), added to the reward;
-    0 = none."""
+    """Tokens before `max_tokens` over which a penalty for length grows from 0 to −1, added to the
+    reward (DAPO Eq. 13); 0 = no penalty."""
 
 
 class Loss(Section, frozen=True):
     """advantage → objective (grpo_train/objective/loss.py has the papers)."""
 
-    kind: Literal["ppo", "gspo", "gmpo", "cispo", "sapo"] = "ppo"
-    """`ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
-    aggregation: Literal["token", "sequence", "constant", "prompt"] = "token"
-    """What weighs the same in a step's loss: every token (DAPO), every completion (GRPO), every
-    prompt, or a token whatever its completion's length (`constant`, Dr. GRPO)."""
+    kind: LossKind = "ppo"
+    """The loss of a token; `ppo` is the clipped surrogate of GRPO, Dr. GRPO and DAPO."""
+    aggregation: Aggregation = "token"
+    """Weight of a token in a step's loss. `token`: every token weighs the same (DAPO); `sequence`:
+    every completion does (GRPO); `prompt`: every prompt does; `constant`: every token does, divided
+    by `max_tokens` and not by the tokens there are (Dr. GRPO)."""
     clip_low: NotNegative = 0.2
-    """Lower clip, 1 − clip_low."""
+    """The ratio is clipped below 1 − clip_low."""
     clip_high: NotNegative = 0.28
-    """Upper clip, 1 + clip_high (DAPO's clip-higher)."""
+    """The ratio is clipped above 1 + clip_high (DAPO's clip-higher)."""
     clip_dual: DualClip = 0.0
-    """Bound of the loss where the advantage is negative, in |A|; 0 = none."""
+    """Largest loss where the advantage is negative, in multiples of |A|; 0 = no bound."""
     clip_cap: Positive = 5.0
-    """CISPO's largest importance weight, absolute."""
+    """For `cispo`: largest importance weight, an absolute value."""
+    tau_pos: Positive = 1.0
+    """For `sapo`: temperature τ where the advantage is positive; a higher one closes the gate
+    nearer to a ratio of 1."""
+    tau_neg: Positive = 1.05
+    """For `sapo`: temperature τ where the advantage is negative. The paper takes a higher one here,
+    because these gradients are less stable."""
     kl_coef: NotNegative = 0.0
-    """Weight of the KL to the frozen start; 0 = no reference, no second forward."""
-    kl: Literal["k1", "k2", "k3"] = "k3"
-    """Estimator of the KL."""
+    """Weight of the KL to the frozen start; 0 = no reference and no forward pass for it."""
+    kl: KLEstimator = "k3"
+    """Estimator of the KL, by Schulman's names."""
     kl_weighted: bool = True
     """Multiply the KL by the ratio, which gives k1 and k3 the gradient of the reverse KL."""
     kl_in: Literal["loss", "reward"] = "loss"
-    """Where the KL goes: a term of the loss, or k1 summed over the completion and taken off its
-    reward."""
+    """Where the KL goes: a term of the loss, or k1 summed over the completion and subtracted from
+    its reward."""
     entropy_coef: Finite = 0.0
     """Weight of the entropy bonus; 0 = none."""
     top_entropy: PositiveShare = 1.0
-    """Share of tokens, the most uncertain, that get a gradient (2506.01939); 1 = all."""
+    """Share of tokens that get a gradient, those of highest entropy (2506.01939); 1 = all."""
     off_policy_delta: NotNegative = 0.0
     """Mean log-ratio past which a row with negative advantage is dropped (2512.02556); 0 = off."""
     mask_truncated: bool = False
-    """Leave out completions that the length limit cut (DAPO's overlong filtering)."""
+    """Leave out completions that were cut at `max_tokens` (DAPO's overlong filtering)."""
     mismatch: Literal["auto", "off", "truncate", "mask"] = "auto"
-    """Correct for an engine that is not the trainer; `auto` truncates where the engine has weights
-    of its own, which costs a forward pass, and is off where it has not."""
-    mismatch_level: Literal["token", "sequence", "geometric"] = "token"
-    """What the correction's ratio is of: a token, a whole completion, or its geometric mean."""
+    """Correction for an engine whose logprobs are not the trainer's, at the cost of a forward pass:
+    importance weights, cut at `mismatch_high` or masked out of bounds. `auto` truncates where the
+    engine has weights of its own, and else is off."""
+    mismatch_level: MismatchLevel = "token"
+    """Ratio that the correction weighs by: a token's, the whole completion's, or the geometric mean
+    of the completion's tokens."""
     mismatch_low: NotNegative = 0.5
-    """Lower bound, for `mask`."""
+    """For `mask`: smallest ratio that is kept."""
     mismatch_high: Positive = 2.0
-    """Upper bound: a cap for `truncate`."""
+    """Largest ratio that `mask` keeps; for `truncate` the cap."""
 
 
 class Optim(Section, frozen=True):
-    """AdamW (1711.05101)."""
+    """The optimizer, AdamW (1711.05101)."""
 
     kind: Literal["adamw", "adamw_8bit"] = "adamw"
     """`adamw_8bit` keeps its moments in 8 bits (2110.02861) through bitsandbytes; one process."""
-
     lr: Positive = 1e-6
     """Peak learning rate; > 0."""
     warmup_steps: CountOrNone = 0
     """Steps of linear warm-up; 0 = none."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up, down to 0 at the last step."""
+    schedule: Schedule = "constant"
+    """Learning rate after the warm-up: `linear` and `cosine` fall to 0 at the last step."""
     weight_decay: NotNegative = 0.0
-    """Decoupled; 0 = none."""
+    """Decoupled weight decay; 0 = none."""
     beta1: Decay = 0.9
-    """Decay of the gradient's running mean, a step."""
+    """Decay of the gradient's running mean per step."""
     beta2: Decay = 0.99
-    """Decay of its square's mean; lower than the usual 0.999, as steps are few and noisy."""
+    """Decay of the squared gradient's running mean per step; lower than the usual 0.999, because
+    steps are few and noisy."""
     eps: Positive = 1e-8
-    """Added to the root of the square's mean."""
+    """Added to the root of the squared gradient's mean, against division by 0."""
     max_grad_norm: NotNegative = 1.0
-    """Clip; 0 = none."""
+    """Largest norm of the gradient; a larger one is scaled down to it. 0 = no limit."""
 
 
 class Lora(Section, frozen=True):
@@ -203,9 +227,10 @@ class Lora(Section, frozen=True):
     rank: CountOrNone = 0
     """Rank of every adapter; 0 = no adapters, all weights train."""
     alpha: Positive = 32.0
-    """An adapter's product is scaled by alpha / rank; > 0."""
+    """The adapters' products are scaled by alpha / rank; > 0."""
     targets: list[str] = []
-    """Ends of names of the layers to adapt: "q_proj", say; [] = all linear ones but the head."""
+    """Layers to adapt, by the ends of their names, such as "q_proj"; [] = all linear layers but the
+    head."""
 
 
 class Eval(Section, frozen=True):
@@ -214,9 +239,9 @@ class Eval(Section, frozen=True):
     every: CountOrNone = 0
     """Steps between evaluations; 0 = at the start and the end only."""
     samples: Count = 1
-    """Completions a prompt."""
+    """Completions of each prompt."""
     limit: CountOrNone = 256
-    """Prompts at most; 0 = all."""
+    """Number of prompts at most; 0 = all."""
     temperature: Positive = 1.0
     """Temperature of the completions; > 0."""
     score: str = "correct"
@@ -229,34 +254,35 @@ class Save(Section, frozen=True):
     every: CountOrNone = 50
     """Steps between checkpoints; 0 = at the end only."""
     keep: CountOrNone = 2
-    """Checkpoints kept, the newest; 0 = all."""
+    """Number of newest checkpoints that are kept; 0 = all."""
 
 
 class Alarms(Section, frozen=True):
-    """When a run says that something goes wrong (grpo_train/run/alarms.py)."""
+    """Alarms about training that goes wrong (grpo_train/run/alarms.py)."""
 
     window: Window = 10
-    """Rollout batches that are compared with as many earlier ones."""
+    """Number of rollout batches that are compared with as many earlier ones."""
     entropy: NotNegative = 0.02
-    """Entropy below which it has collapsed, nats a token; 0 = never."""
+    """Entropy in nats per token below which the policy has collapsed; 0 = never."""
     length: Positive = 3.0
-    """Mean length that is a blow-up, in mean lengths of the first window."""
+    """Mean length that is too long, in multiples of the first window's mean length."""
     truncated: Share = 0.5
-    """Share of completions cut at `sampling.max_tokens`; 1 = never."""
+    """Share of completions cut at `sampling.max_tokens` that is too large; 1 = never."""
     signal: Share = 0.05
-    """Share of groups with unequal rewards below which they are too few; 0 = never."""
+    """Share of groups with unequal rewards that is too small; 0 = never."""
     mismatch: NotNegative = 0.05
-    """Mean difference of engine and trainer, nats a token."""
+    """Mean difference of the engine's and the trainer's logprobs, nats per token, that is too
+    large."""
     stop: list[AlarmName] = []
-    """Alarms that stop the run with a checkpoint: "hacking", say. A gradient that is not finite
+    """Alarms that stop the run with a checkpoint, such as "hacking". A gradient that is not finite
     always does."""
 
 
 class Log(Section, frozen=True):
-    """Where metrics go besides the run's folder, each through its own package."""
+    """Where metrics are sent besides the run's folder, each through its own package."""
 
-    to: list[Literal["tensorboard", "wandb", "trackio"]] = []
-    """[] = nowhere else."""
+    to: list[TrackerName] = []
+    """Trackers that get the metrics; [] = none."""
     project: str = "grpo-rewards"
     """Project under which wandb and trackio list the run."""
 
@@ -273,37 +299,37 @@ class Config(Section, frozen=True):
     runs: str = "runs"
     """Folder of run folders."""
     seed: Seed = 0
-    """Seed of the order of prompts and of every completion."""
+    """Seed of the order of prompts and of all completions."""
     steps: Count = 100
     """Optimizer updates."""
     prompts_per_step: Count = 16
-    """P; a rollout batch has P · group_size completions."""
+    """Prompts of a rollout batch (P), which has P · group_size completions."""
     updates_per_rollout: Count = 1
-    """Updates from one rollout batch: its prompts in that many parts. 1 = on policy."""
+    """Updates from one rollout batch, whose prompts are split into so many parts; 1 = on policy."""
     epochs_per_rollout: Count = 1
     """Passes over a rollout batch (μ of the paper)."""
     token_budget: Count = 16384
-    """Tokens of a micro-batch, padding included. Changes memory and speed, not the gradient."""
+    """Tokens of a micro-batch, padding included. It changes memory and speed, not the gradient."""
     resample: CountOrNone = 0
-    """Times that groups without signal are replaced by new prompts in a step (DAPO's dynamic
+    """How often in a step groups with equal rewards are replaced by new prompts (DAPO's dynamic
     sampling); 0 = never."""
     threads: CountOrNone = 0
     """CPU threads; 0 = torch's choice."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
+    """Device of the policy: `auto`, `cpu` or `cuda`."""
     precision: Precision = "auto"
-    """What products are made in; weights, moments, sums and logits are float32 in any case.
-    `auto`: bfloat16 on a GPU that has it, else float32. A CPU with instructions for bfloat16 trains
+    """Dtype of matrix products; weights, moments, sums and logits are float32 in any case. `auto`:
+    bfloat16 on a GPU that supports it, else float32. A CPU with instructions for bfloat16 trains
     faster with it."""
     shard_size: CountOrNone = 0
     """Under torchrun, processes that share one copy of weights, gradients and moments (FSDP2); a
     divisor of their number. 0 = all of them, 1 = a copy each."""
     checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations in the backward pass: less memory, a third more time. `auto`: where the
-    memory plan says that they would not fit."""
+    """Recompute activations in the backward pass, which takes less memory and a third more time.
+    `auto`: only where the memory plan says that they would not fit."""
     offload: bool = False
-    """Keep activations in the host's memory until the backward pass: less memory on the GPU, time
-    for the copies."""
+    """Keep activations in the host's memory until the backward pass, which takes less memory on the
+    GPU and time for the copies."""
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
     advantage: Advantage = Advantage()
@@ -317,7 +343,7 @@ class Config(Section, frozen=True):
 
 
 def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The config of a TOML file with `key=value` put over it; `key` is a dotted path."""
+    """The config of a TOML file, changed by `key=value` overrides; `key` is a dotted path."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -347,62 +373,8 @@ def build_config(tree: dict[str, Any], *, source: str = "config") -> Config:
     return config
 
 
-def dump_config(config: Config) -> bytes:
-    """The resolved config as TOML is read back by `load_config`; every field is written."""
-    return _toml(msgspec.to_builtins(config)).encode()
-
-
-def flat_config(config: Config) -> dict[str, Any]:
-    """Every field by its dotted path."""
-    found: dict[str, Any] = {}
-
-    def walk(tree: dict[str, Any], path: str) -> None:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                walk(value, f"{path}{key}.")
-            else:
-                found[f"{path}{key}"] = value
-
-    walk(msgspec.to_builtins(config), "")
-    return found
-
-
-def starter() -> str:
-    """A commented config: every field with its default; what must be filled in comes first.
-
-    The comments are the fields' own docstrings, read from this file.
-    """
-    text = Path(__file__).read_text(encoding="utf-8")
-    sections = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
-    parts = [_starter_fields(sections["Config"])]
-    for field in msgspec.structs.fields(Config):
-        if isinstance(field.type, type) and issubclass(field.type, Section):
-            node = sections[field.type.__name__]
-            head = ast.get_docstring(node) or ""
-            parts.append(f"[{field.name}]  # {head}\n{_starter_fields(node)}")
-    return "\n".join(parts)
-
-
-def _starter_fields(node: ast.ClassDef) -> str:
-    """The plain fields of a section; one that has a default is commented out."""
-    lines: list[str] = []
-    for item, following in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):
-        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
-            continue
-        if isinstance(item.value, ast.Call) or item.target.id in ("data", "reward"):
-            continue  # a section: it has a table of its own
-        said = ""
-        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-            said = " ".join(str(following.value.value).split())
-        default = None if item.value is None else ast.literal_eval(item.value)
-        value = "{}" if default == {} else '""' if default is None else _value(default)
-        lines += [f"# {said}"] if said else []
-        lines.append(f"{'' if default is None else '# '}{item.target.id} = {value}")
-    return "\n".join(lines) + "\n"
-
-
 def _check_keys(kind: type[Section], tree: dict[str, Any], path: str, source: str) -> None:
-    """The first unknown key, with the nearest that exists; msgspec would not suggest one."""
+    """Refuse the first unknown key and name the nearest known one, as msgspec does not."""
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in tree.items():
         if key not in fields:
@@ -417,7 +389,7 @@ def _check_keys(kind: type[Section], tree: dict[str, Any], path: str, source: st
 
 
 def _check_values(config: Config, source: str) -> None:
-    """Ranges, and settings that contradict each other."""
+    """Refuse numbers out of their range, and settings that contradict each other."""
     for path, value, bound in _numbers(config):
         if problem := bound.problem(value):
             raise ConfigError(f"{source}: {problem} - at `{path}`")
@@ -426,7 +398,7 @@ def _check_values(config: Config, source: str) -> None:
 
 
 def _numbers(section: Section, path: str = "") -> Iterator[tuple[str, float, Bound]]:
-    """Every number with its dotted path and what it may be; those of the ruleset's params too."""
+    """Dotted path, value and bound of every number, those of the ruleset's params included."""
     for name, hint in get_type_hints(type(section), include_extras=True).items():
         value = getattr(section, name)
         if isinstance(value, Section):
@@ -438,7 +410,7 @@ def _numbers(section: Section, path: str = "") -> Iterator[tuple[str, float, Bou
 
 
 def _contradictions(config: Config) -> Iterator[tuple[str, str, str]]:
-    """Problem, path and hint of settings that are sound alone and not together."""
+    """Problem, path and hint of settings that are valid alone but not together."""
     a, loss, sampling = config.advantage, config.loss, config.sampling
     if a.method == "gdpo" and loss.kl_in == "reward":
         yield "`gdpo` reads scores, not the reward", "loss.kl_in", 'kl_in = "loss"'
@@ -461,7 +433,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def config_notes(config: Config) -> list[str]:
-    """Settings that can be meant and seldom are."""
+    """Remarks on settings that are allowed but rarely meant."""
     loss = config.loss
     if loss.kind == "gspo" and max(loss.clip_low, loss.clip_high) > GSPO_CLIP:
         return [
@@ -473,7 +445,7 @@ def config_notes(config: Config) -> list[str]:
 
 
 def _put(tree: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=value`: the value as TOML, else as text."""
+    """Put one `a.b=value` into the tree in place; the value is read as TOML, else as text."""
     path, sign, text = override.partition("=")
     if not sign or not path:
         raise ConfigError(f"`{override}` is not key=value\nhint: optim.lr=1e-5")
@@ -487,17 +459,3 @@ def _put(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"`{path}`: `{parent}` is not a table")
     tree[key] = value
-
-
-def _toml(tree: dict[str, Any], path: str = "") -> str:
-    """Plain values first, then one table a dict."""
-    lines = [f"{k} = {_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            lines.append(f"\n[{path}{key}]\n{_toml(value, f'{path}{key}.')}")
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    """JSON's strings, numbers and booleans are TOML's."""
-    return msgspec.json.encode(value).decode()

@@ -17,7 +17,7 @@ from grpo_train.errors import DataError
 from grpo_train.model.policy import Policy
 
 HUB = "hf:"
-SHOWN = 3  # bad rows that an error names
+SHOWN = 3  # number of bad rows that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Prompts:
         return len(self.text)
 
     def digest(self) -> str:
-        """A hash of texts and columns, in order: the same prompts or not."""
+        """A hash of texts and columns in order, to tell whether prompts are the same."""
         found = hashlib.blake2b(digest_size=16)
         for text, row in zip(self.text, self.rows, strict=True):
             found.update(json.dumps([text, row], sort_keys=True, default=str).encode())
@@ -63,7 +63,7 @@ class Prompts:
     def columns(self, repeat: int) -> dict[str, list[Any]]:
         """The rows' columns, each value `repeat` times; `prompt` is the text.
 
-        All of them: a ruleset may know an input by another name (`gold: text from "answer"`).
+        Every column is there: a ruleset may name an input anew (`gold: text from "answer"`).
         """
         names = dict.fromkeys(name for row in self.rows for name in row)
         found = {
@@ -162,7 +162,7 @@ def load_prompts(path: str, data: Data, policy: Policy, *, limit: int = 0) -> Pr
 
 
 def _mapped(row: dict[str, Any], mapping: dict[str, str]) -> dict[str, Any]:
-    """The row with the ruleset's names beside its own."""
+    """The row, with its values also under the names that the ruleset reads."""
     found = dict(row)
     for name, path in mapping.items():
         value: Any = row
@@ -192,8 +192,11 @@ def _prompt_text(prompt: Any, data: Data, policy: Policy) -> str:
 
 
 def _tokens(prompt: str, policy: Policy) -> list[int]:
-    """Token ids that begin with one BOS at most: a chat template or the text itself may write the
-    one that the tokenizer adds (Llama, Gemma), and a model has never seen two."""
+    """Token ids with one BOS at most.
+
+    A chat template or the text may write the BOS that the tokenizer adds as well (Llama, Gemma),
+    and no model has seen two in training.
+    """
     ids, bos = policy.encode(prompt), policy.tokenizer.bos_token_id
     while bos is not None and ids[:2] == [bos, bos]:
         ids = ids[1:]
@@ -201,7 +204,7 @@ def _tokens(prompt: str, policy: Policy) -> list[int]:
 
 
 class Sampler:
-    """Prompt indices in a new order every epoch; `position` is all that a checkpoint needs.
+    """Draws prompt indices in a new order every epoch; a checkpoint needs only its `position`.
 
     >>> sampler = Sampler(3, seed=0)
     >>> first = sampler.take(4)

@@ -1,4 +1,4 @@
-"""The embedded default: a tiny policy and its task, made on the spot from a seed.
+"""The demo: a tiny policy and its task, made on the spot from a seed.
 
 A byte-level tokenizer trained on the task's own text, a Llama of about 1.3 million parameters, and
 arithmetic word problems in English. A short supervised warm start teaches four ways to answer:
@@ -38,7 +38,7 @@ HABITS = ("thinks", "strays", "guesses", "blurts")
 
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
-    """Sizes of the embedded default; 0 has no special meaning here."""
+    """Sizes of the demo; 0 has no special meaning here."""
 
     hidden: int = 128
     layers: int = 4
@@ -47,7 +47,7 @@ class TinyConfig:
     largest: int = 12  # operands go from 1 to here
     held_out: int = 128  # prompts that neither the warm start nor GRPO sees
     train: int = 2000  # prompts for GRPO
-    init: float = 0.08  # of weights: the usual 0.02 is for far wider models
+    init: float = 0.08  # std of the initial weights: the usual 0.02 suits far wider models
     warm_steps: int = 300
     warm_batch: int = 32  # problems a step
     drill_rows: int = 16  # rows of bare sums a step
@@ -90,11 +90,11 @@ def draw_problem(rng: random.Random, largest: int) -> Problem:
     return Problem(rng.choice(NAMES), rng.choice(THINGS), verb, a, b, sign)
 
 
-def answer(problem: Problem, habit: str, rng: random.Random) -> str:
-    """What a policy with this habit writes.
+def write_completion(problem: Problem, habit: str, rng: random.Random) -> str:
+    """The completion that a policy with this habit writes.
 
     >>> problem = Problem("Ana", "apples", "gets", 12, 7, "+")
-    >>> answer(problem, "blurts", random.Random(0))
+    >>> write_completion(problem, "blurts", random.Random(0))
     'The answer is 19.'
     """
     p, gold = problem, problem.gold
@@ -127,7 +127,7 @@ def make_tokenizer(config: TinyConfig, seed: int) -> Any:
     texts = []
     for _ in range(2000):
         problem = draw_problem(rng, config.largest)
-        texts.append(problem.prompt + answer(problem, rng.choice(HABITS), rng))
+        texts.append(problem.prompt + write_completion(problem, rng.choice(HABITS), rng))
     tokenizer = Tokenizer(models.BPE())
     units = r"</?think>|</?answer>|\d+"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -213,7 +213,7 @@ def _example(
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of a prompt and its answer."""
     prompt = policy.encode(problem.prompt)
-    text = [*policy.encode(answer(problem, habit, rng)), policy.tokenizer.eos_token_id]
+    text = [*policy.encode(write_completion(problem, habit, rng)), policy.tokenizer.eos_token_id]
     return prompt + text, [-100] * len(prompt) + text
 
 

@@ -1,11 +1,12 @@
 """Several processes, one run: `torchrun --nproc-per-node 8 --no-python grpo-train run CONFIG`.
 
-Every process samples and scores its share of the prompts, whole groups; the results are gathered,
-so each knows the whole batch and all advantages and weights of tokens are those of one process.
-Then each computes the gradient of its share of the rows, balanced by tokens, and the sum over
-processes is the step's gradient. Weights, gradients and moments are sharded by FSDP2.
+Every process samples and scores its share of the prompts, in whole groups. The results are
+gathered, so each process knows the whole batch, and advantages and token weights are the same as in
+a run of one process. Then each computes the gradient of its
+share of the rows, balanced by tokens, and the sum over processes is the step's gradient. Weights,
+gradients and moments are sharded by FSDP2.
 
-Every function here does nothing, or hands back its argument, in a run of one process.
+In a run of one process every function here does nothing, or returns its argument.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ TRUNK = "grpo_trunk"  # what `Policy.hidden` calls where weights are sharded
 
 
 def join_processes(device: str) -> str:
-    """Meet the other processes that torchrun started; the device of this one."""
+    """Join the other processes that torchrun started; the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     cuda = device != "cpu" and torch.cuda.is_available()
@@ -41,7 +42,7 @@ def join_processes(device: str) -> str:
 
 
 def leave_processes() -> None:
-    """Part from the others at a good end, all at once: one that goes early aborts the rest."""
+    """Leave the group together at a normal end: a process that leaves early aborts the others."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
@@ -53,7 +54,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """This one's number, from 0."""
+    """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -85,8 +86,10 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def balanced(costs: Sequence[float]) -> list[int]:
-    """Which things this process takes so that all have about the same to do: the next most costly
-    goes to who has least. Every process finds the same answer."""
+    """Indices of this process's share of some work, so that all have about the same to do.
+
+    The next most costly thing goes to the process with least. All processes agree on the answer.
+    """
     load = [0.0] * size()
     mine = []
     for i in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
@@ -108,7 +111,7 @@ def my_rows(length: Tensor, keep: Tensor, group_size: int) -> Tensor:
 
 
 def trunk(model: Any) -> Any:
-    """What makes hidden states: the model without its output layer."""
+    """The part of a model that makes hidden states: all but its output layer."""
     base = model.base_model
     return base if base is not model else getattr(model, "model", model)  # Llama 4 names another
 
@@ -137,7 +140,7 @@ def shard(model: Any, shard_size: int) -> None:
 
 @contextlib.contextmanager
 def gathered(model: Any) -> Iterator[None]:
-    """All weights whole, so that processes may run different numbers of forward passes."""
+    """Within, all weights are whole: processes may make different numbers of forward passes."""
     if size() == 1:
         yield
         return
@@ -161,7 +164,7 @@ def gathered(model: Any) -> Iterator[None]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a sharded tensor, on the CPU; every process must ask. Others come back as they are."""
+    """The whole of a sharded tensor, on the CPU; every process must call. Others are unchanged."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full().cpu()
 

@@ -1,4 +1,4 @@
-"""What can go wrong while training, and where.
+"""The errors of training.
 
 TrainError
 ├ ConfigError       Expected `int`, got `str` - at `sampling.group_size`
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class TrainError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class ConfigError(TrainError):
@@ -44,6 +44,7 @@ FAILURES = (
 
 def said(error: Exception) -> str:
     """An error's first line; with its kind where that alone says little: `'sinks'`."""
-    line = (str(error).strip().splitlines() or [""])[0][:200]
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    line = (str(text).strip().splitlines() or [""])[0][:200]
     plain = isinstance(error, OSError | ValueError | ImportError) and line
     return line if plain else f"{type(error).__name__}: {line}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""prompts → rollouts → scores → advantages: what the next updates learn from."""
+"""prompts → completions → reward → advantage: the batch that the next updates learn from."""
 
 from __future__ import annotations
 
@@ -12,63 +12,64 @@ from torch import Tensor
 
 from grpo_train.config import Config
 from grpo_train.data import Prompts
-from grpo_train.errors import ConfigError
 from grpo_train.objective import loss as losses
-from grpo_train.objective.advantage import (
-    METHODS,
-    centered,
-    gdpo,
-    has_signal,
-    opo,
-    overlong,
-    pass_at_k,
-)
+from grpo_train.objective.advantage import METHODS, Groups, centered, has_signal, overlong
 from grpo_train.objective.update import Batch
 from grpo_train.rollouts import Rollouts, join_rollouts, row_seeds
 from grpo_train.run.preflight import COPY_TOLERANCE
-from grpo_train.scoring import Moment, Scored, answer
+from grpo_train.scoring import Moment, Scored, sample_and_score
 from grpo_train.session import Drawn, Session, sampling
 
-#: How far rounding takes the logprob of a token at worst, in nats, by what products are made in.
+#: The largest rounding error of a token's logprob, in nats, by the dtype of matrix products.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
 def make_batch(session: Session) -> tuple[Batch, dict[str, float]]:
-    """prompts → rollouts → scores → advantages."""
-    config = session.config
+    """A rollout batch, ready for its updates, and its metrics.
+
+    prompts [P] → completions [B = P·G] → reward [B] → advantage [B], with the logprobs [N] of the
+    completions' tokens under the policy that sampled them and under the reference.
+    """
+    config, progress = session.config, session.progress
     began = time.perf_counter()
     prompts, rollouts, scored, spent = sample_batch(session)
     reward = torch.from_numpy(scored.reward.copy())
     if config.advantage.overlong_tokens:
         limit = config.sampling.max_tokens
         reward += overlong(rollouts.length, limit=limit, cache=config.advantage.overlong_tokens)
-    signal = has_signal(reward.view(-1, rollouts.group_size))
     valid = ~torch.isnan(reward)
+    # Whether rewards tie is asked before the KL is taken off: after it, none are quite the same.
+    signal = has_signal(reward.view(-1, rollouts.group_size))
+
     ref = None
     if session.reference is not None:
         ref = session.updater.logprobs(session.reference, rollouts, valid)
-    if ref is not None and config.loss.kl_in == "reward":
+    kl_in_reward = ref is not None and config.loss.kl_in == "reward"
+    if ref is not None and kl_in_reward:
         row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
         penalty = losses.kl_penalty(rollouts.old_logprobs, ref, row, len(rollouts))
         reward -= config.loss.kl_coef * penalty
     advantage = _advantages(reward, rollouts, scored, config)
-    if ref is not None and config.loss.kl_in == "reward":
+    if kl_in_reward:
         teaches = signal.repeat_interleave(rollouts.group_size)
         advantage = torch.where(teaches, advantage, _kl_alone(reward, rollouts, session))
     if config.loss.mask_truncated:
         valid &= rollouts.stopped
+
+    # The engine's own logprobs are those of sampling, unless it is not quite the trainer.
     old, weight = rollouts.old_logprobs, torch.ones(len(rollouts.ids))
-    apart: dict[str, float] = {}
+    mismatch: dict[str, float] = {}
     if session.mismatch != "off":
         old, entropy = session.updater.measure(session.policy, rollouts, valid, with_entropy=True)
         rollouts = replace(rollouts, entropy=entropy)
         weight = _mismatch(old, rollouts, config, session.mismatch)
-        apart = _mismatch_metrics(old, weight, rollouts, valid)
+        mismatch = _mismatch_metrics(old, weight, rollouts, valid)
     if config.loss.top_entropy < 1:
         weight = weight * losses.top_entropy_mask(rollouts.entropy, config.loss.top_entropy)
-    session.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
-    session.record.samples(session.step + 1, prompts, scored, session.drawn.advantage)
-    metrics = _batch_metrics(reward, signal, rollouts, scored) | spent | apart
+
+    progress.drawn = Drawn(prompts, scored, advantage.tolist(), rollouts.length.tolist())
+    session.record.samples(progress.step + 1, prompts, scored, progress.drawn.advantage)
+    metrics = _batch_metrics(reward, signal, rollouts, scored) | spent | mismatch
     metrics["tokens_per_s"] = len(rollouts.ids) / (time.perf_counter() - began)
     return Batch(rollouts, advantage.float(), valid, old, weight, ref), metrics
 
@@ -96,46 +97,38 @@ def sample_batch(session: Session) -> tuple[Prompts, Rollouts, Scored, dict[str,
 def _sample_once(
     session: Session, count: int
 ) -> tuple[Prompts, Rollouts, Scored, dict[str, float]]:
-    config = session.config
-    prompts = session.prompts.pick(session.sampler.take(count))
+    """The next `count` prompts with their completions and scores."""
+    config, progress = session.config, session.progress
+    prompts = session.prompts.pick(progress.sampler.take(count))
     group_size = config.sampling.group_size
-    seeds = row_seeds(config.seed, session.rollouts, torch.arange(count * group_size))
-    session.rollouts += 1
-    rollouts, scored, spent = answer(
+    seeds = row_seeds(config.seed, progress.rollouts, torch.arange(count * group_size))
+    progress.rollouts += 1
+    rollouts, scored, spent = sample_and_score(
         session.engine,
         session.scorer,
         session.policy,
         prompts,
         sampling(config),
         seeds,
-        Moment(session.step, config.steps),
+        Moment(progress.step, config.steps),
     )
     return prompts, rollouts, scored, spent
 
 
 def _advantages(reward: Tensor, rollouts: Rollouts, scored: Scored, config: Config) -> Tensor:
-    """[B] float64."""
-    grouped, method = reward.view(-1, rollouts.group_size), config.advantage.method
-    if method == "opo":
-        return opo(grouped, rollouts.length.view_as(grouped)).view(-1)
-    if method == "pass_at_k":
-        return pass_at_k(grouped, k=config.advantage.k).view(-1)
-    if method == "gdpo":
-        weights = config.advantage.scores or dict.fromkeys(scored.scores, 1.0)
-        unknown = ", ".join(f"`{name}`" for name in weights if name not in scored.scores)
-        if unknown:
-            raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
-        columns = [torch.from_numpy(scored.scores[n].copy()).view_as(grouped) for n in weights]
-        return gdpo(columns, list(weights.values())).view(-1)
-    return METHODS[method](grouped).view(-1)
+    """[B] float64, by the method of the config."""
+    grouped = reward.view(-1, rollouts.group_size)
+    scores = {n: torch.from_numpy(s.copy()).view_as(grouped) for n, s in scored.scores.items()}
+    groups = Groups(grouped, rollouts.length.view_as(grouped), scores, config.advantage)
+    return METHODS[config.advantage.method](groups).view(-1)
 
 
 def _kl_alone(reward: Tensor, rollouts: Rollouts, session: Session) -> Tensor:
-    """[B] float64, for groups whose rewards differ by their KL only: r − mean, whatever the method.
+    """Advantages [B] float64 of groups whose rewards differ by their KL only: r − mean.
 
-    Divided by its own spread, the KL would be as loud there as a right answer; undivided it keeps
-    its weight. What the rounding of logprobs can explain gets 0:
-    the errors of a completion's tokens add up like the steps of a random walk.
+    That holds for every method: divided by its own spread, the KL would be as loud there as a right
+    answer; undivided it keeps its weight. A difference that the rounding of logprobs explains is 0;
+    the errors of a completion's tokens add up like the steps of a random walk, hence the root.
     """
     bound = ROUNDING.get(session.policy.compute, ROUNDING[torch.float32])
     if session.engine.copies:
@@ -145,6 +138,7 @@ def _kl_alone(reward: Tensor, rollouts: Rollouts, session: Session) -> Tensor:
 
 
 def _mismatch(old: Tensor, rollouts: Rollouts, config: Config, how: str) -> Tensor:
+    """Weights [N] that correct for an engine whose logprobs are not the trainer's."""
     c = config.loss
     row = torch.repeat_interleave(torch.arange(len(rollouts)), rollouts.length)
     return losses.mismatch_weight(
@@ -178,7 +172,7 @@ def _mismatch_metrics(
 def _batch_metrics(
     reward: Tensor, signal: Tensor, rollouts: Rollouts, scored: Scored
 ) -> dict[str, float]:
-    """What a rollout batch looks like, before the update."""
+    """What is logged of a rollout batch before its first update."""
     present = reward[~torch.isnan(reward)].numpy()
     found = {
         "reward": float(np.mean(present)) if len(present) else float("nan"),

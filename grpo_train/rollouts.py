@@ -1,4 +1,4 @@
-"""What engines give back: prompts → G completions each, with the logprobs of their sampling."""
+"""Rollouts, which engines return: G completions of each prompt, with their logprobs."""
 
 from __future__ import annotations
 
@@ -70,10 +70,6 @@ class Rollouts:
             None if self.support is None else self.support.pick(token),
         )
 
-    def finish_reasons(self) -> list[str]:
-        """`stop` or `length` of every completion."""
-        return ["stop" if stopped else "length" for stopped in self.stopped.tolist()]
-
 
 def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
     """Groups of several batches, one after another."""
@@ -90,12 +86,12 @@ def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
     )
 
 
-# Is told, while others are still being sampled, which prompts are done, and their rollouts.
+# Called with prompts whose completions are all there, and these, while others are still sampled.
 Done = Callable[[list[int], Rollouts], None]
 
 
 class Engine(Protocol):
-    """Whatever samples completions from the policy."""
+    """What samples completions from the policy."""
 
     @property
     def copies(self) -> bool:
@@ -112,12 +108,12 @@ class Engine(Protocol):
     ) -> Rollouts:
         """`n` completions of each prompt; `seeds` [P · n] int64, one a completion.
 
-        An engine that learns of all ends together never calls `done`.
+        An engine that gets all completions at once never calls `done`.
         """
         ...
 
     def sync(self) -> None:
-        """Take over the policy's current weights; nothing to do where they are shared."""
+        """Take over the policy's current weights; nothing happens where they are shared."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""rollouts → rewards and scores: the one place that calls `grpo_rewards`.
+"""rollouts → reward and scores, by the ruleset: the place where training calls `grpo_rewards`.
 
-What comes back are plain columns, so that groups can be dropped and joined without the scorer.
+The results are plain columns, so that groups can be dropped and joined without the scorer.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts
 
 Floats = npt.NDArray[np.float64]
 ALLOW = "if you trust it, set reward.allow_extern = true"
-ERRORS = frozenset({"timeout", "too_large", "failed"})  # of a score's status
+ERRORS = frozenset({"timeout", "too_large", "failed"})  # statuses of a score that was cut short
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where a run stands, for a ruleset that is scheduled."""
+    """The step of a run, for rulesets whose weights change as it goes on."""
 
     step: int = 0
     steps: int = 1  # of the whole run
@@ -58,11 +58,11 @@ class Scored:
         return {name: _mean(column) for name, column in self.scores.items()}
 
     def spreads(self) -> dict[str, float]:
-        """Standard deviation of every score over the rows that have one: 0 teaches nothing."""
+        """Standard deviation of every score over the rows that have one; a 0 teaches nothing."""
         return {name: _spread(column) for name, column in self.scores.items()}
 
     def errors(self) -> float:
-        """Share of rows with a score that a bound or a deadline cut short."""
+        """Share of rows with a score that a limit or a deadline cut short."""
         rows = zip(*self.status.values(), strict=True)
         return sum(not ERRORS.isdisjoint(row) for row in rows) / max(1, len(self.texts))
 
@@ -95,7 +95,7 @@ def _mean(column: Floats) -> float:
 
 def _spread(column: Floats) -> float:
     present = column[~np.isnan(column)]
-    # Not the standard deviation of equal numbers, which rounding makes more than 0.
+    # Rounding would make the standard deviation of equal numbers more than 0.
     unequal = len(present) and bool(has_signal(torch.from_numpy(present)[None]))
     return float(present.std()) if unequal else 0.0
 
@@ -108,7 +108,7 @@ def find_beside(ruleset: str) -> None:
 
 
 def load_scorer(reward: Reward) -> Any:
-    """The compiled ruleset; what is wrong with it becomes a ConfigError with its findings."""
+    """The scorer of the compiled ruleset; its mistakes become a ConfigError with the findings."""
     if reward.allow_extern:
         find_beside(reward.ruleset)
     try:
@@ -123,9 +123,9 @@ def load_scorer(reward: Reward) -> Any:
 
 
 def without_reward(scorer: Any, prompts: Prompts) -> list[int]:
-    """Prompts whose reward is null for an empty completion, so for any: no gold, or none to read.
+    """Indices of prompts whose reward is null whatever is answered: no gold, or none to read.
 
-    Raises ConfigError where a column that the ruleset reads is not there.
+    An empty completion tells. Raises ConfigError where a column that the ruleset reads is missing.
     """
     size = len(prompts)
     known = {
@@ -142,7 +142,11 @@ def without_reward(scorer: Any, prompts: Prompts) -> list[int]:
 def score(
     scorer: Any, prompts: Prompts, rollouts: Rollouts, policy: Policy, moment: Moment
 ) -> Scored:
-    """Run the ruleset on completions, the prompts' columns, and what the trainer knows."""
+    """Scores of completions.
+
+    The ruleset also reads the prompts' columns and what the trainer knows: tokens, their number,
+    whether the completion was cut, and the step.
+    """
     texts = [prompts.prefix + policy.decode(ids) for ids in rollouts.completion_ids()]
     known: dict[str, Any] = {
         "completion": texts,
@@ -162,7 +166,7 @@ def score(
     )
 
 
-def answer(
+def sample_and_score(
     engine: Engine,
     scorer: Any,
     policy: Policy,
@@ -171,9 +175,9 @@ def answer(
     seeds: torch.Tensor,
     moment: Moment,
 ) -> tuple[Rollouts, Scored, dict[str, float]]:
-    """Completions of all prompts with their scores, and the seconds spent on each.
+    """Completions of all prompts, their scores, and the seconds spent on each of the two.
 
-    `seeds` [P · G]: as many completions a prompt. Of several processes each takes its share.
+    `seeds` [P · G] say how many completions a prompt gets. Each process takes its share of them.
     """
     n, mine = len(seeds) // len(prompts), distributed.share(len(prompts))
     start = time.perf_counter()
@@ -198,8 +202,8 @@ def answer(
 class Ahead:
     """Scores groups in a thread while others are still being sampled.
 
-    Whatever has come since it last looked is scored together, so a quick scorer is called often
-    with little, a slow one seldom with much. What a group gets does not depend on that.
+    Groups that end while the scorer is busy are scored together next, so a fast scorer is called
+    often with few groups, a slow one seldom with many. A group's scores do not depend on that.
     """
 
     def __init__(self, score: Callable[[list[int], Rollouts], Scored]) -> None:
@@ -215,7 +219,7 @@ class Ahead:
         self.thread.shutdown(cancel_futures=True)
 
     def take(self, prompts: list[int], rollouts: Rollouts) -> None:
-        """Groups that are complete."""
+        """Accept groups that are complete, and score them if the scorer is free."""
         self.waiting.append((prompts, rollouts))
         if all(found.done() for _, found in self.parts):
             batch, self.waiting = self.waiting, []
@@ -224,7 +228,7 @@ class Ahead:
             self.parts.append((many, self.thread.submit(self.score, many, whole)))
 
     def finish(self, rollouts: Rollouts) -> Scored:
-        """All scores, in the order of the prompts; what nobody has scored yet is scored here."""
+        """All scores, in the order of the prompts; groups that still wait are scored here."""
         known = [p for prompts, _ in self.parts for p in prompts]
         left = sorted(set(range(len(rollouts.prompt_ids))) - set(known))
         parts = [found.result() for _, found in self.parts]

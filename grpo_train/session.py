@@ -1,4 +1,4 @@
-"""A run that is set up: everything loaded and checked before the first step, saved and resumed."""
+"""Setting a run up, saving it and resuming it; all is loaded and checked before the first step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.config import Config, Optim, config_notes, dump_config, flat_config, load_config
+from grpo_train.config import Config, Optim, config_notes, load_config
+from grpo_train.config_text import dump_config, flat_config
 from grpo_train.data import HUB, Prompts, Sampler, load_prompts
 from grpo_train.engines.choose import open_engine
 from grpo_train.engines.native import NativeEngine
@@ -24,10 +25,10 @@ from grpo_train.objective.update import Batch, Updater
 from grpo_train.rollouts import Engine, Sampling
 from grpo_train.run.alarms import Alarm, evidence
 from grpo_train.run.checkpoint import (
-    Progress,
+    State,
     list_checkpoints,
     read_buffer,
-    read_progress,
+    read_state,
     recover,
     restore_optimizer,
     restore_weights,
@@ -39,18 +40,18 @@ from grpo_train.run.preflight import choose_checkpointing, memory_advice, memory
 from grpo_train.run.record import Record
 from grpo_train.scoring import Moment, Scored, load_scorer, without_reward
 
-#: Fields that a resumed run may change and still be the same run up to rounding; `steps` too, where
-#: the learning rate does not depend on it.
+#: Fields, or starts of their names, that may change in a resumed run: it stays the same up to
+#: rounding. So may `steps`, where the learning rate does not depend on it.
 FREE = (
     *("name", "runs", "save.", "eval.", "alarms.", "log."),
     *("device", "threads", "shard_size", "token_budget", "checkpointing", "offload"),
 )
-DIFF_LINES = 20  # of a changed ruleset
+DIFF_LINES = 20  # shown of a ruleset that has changed
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A rollout batch as it was scored: what an alarm shows of it."""
+    """The last rollout batch as it was scored, from which an alarm shows rows."""
 
     prompts: Prompts
     scored: Scored
@@ -59,8 +60,22 @@ class Drawn:
 
 
 @dataclass(slots=True)
+class Progress:
+    """Where a run stands: all that changes from step to step but weights and moments."""
+
+    sampler: Sampler  # the prompts to come
+    step: int = 0  # updates done
+    saved: int = -1  # step of the newest checkpoint
+    rollouts: int = 0  # calls of `generate`: each has seeds of its own
+    batch: Batch | None = None
+    used: int = 0  # updates made from `batch`
+    history: list[dict[str, Any]] = field(default_factory=list)  # `metrics.jsonl` so far
+    drawn: Drawn | None = None  # what the last batch was made of
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
-    """A run that is set up: what does not change, and where it stands."""
+    """A run that is set up: what stays the same while it trains, and its progress."""
 
     config: Config
     policy: Policy
@@ -72,42 +87,44 @@ class Session:
     held_out: Prompts | None
     updater: Updater
     record: Record
-    sampler: Sampler
-    step: int = 0  # updates done
-    saved: int = -1  # step of the newest checkpoint
-    rollouts: int = 0  # calls of `generate`: each has seeds of its own
-    batch: Batch | None = None
-    used: int = 0  # updates made from `batch`
-    mismatch: str = "off"  # correction for the engine: `loss.mismatch`, decided
-    notes: list[str] = field(default_factory=list)  # of the checks before the first step
-    history: list[dict[str, Any]] = field(default_factory=list)  # `metrics.jsonl` so far
-    drawn: Drawn | None = None  # what the last batch was made of
+    progress: Progress
+    mismatch: str  # correction for the engine: `loss.mismatch`, decided
+    notes: list[str]  # of the checks before the first step
 
     def log(self, metrics: dict[str, float]) -> None:
-        """Metrics of the step that was just made."""
-        self.history.append(self.record.metrics(self.step, metrics))
+        """Record the metrics of the step that was just made."""
+        row = self.record.metrics(self.progress.step, metrics)
+        self.progress.history.append(row)
 
     def alarm(self, alarm: Alarm) -> Alarm:
-        """On record, with the rows that show it."""
-        d = self.drawn
-        if d is None:  # the first update after a resume in the middle of a batch
+        """Record an alarm with the rows that show it; the alarm with their place in the log."""
+        drawn = self.progress.drawn
+        if drawn is None:  # the first update after a resume in the middle of a batch
             return replace(alarm, rows=self.record.alarm(alarm.name, alarm.step, alarm.text, 0))
-        rows = evidence(alarm.name, d.scored, d.length, self.config.eval.score)
+        rows = evidence(alarm.name, drawn.scored, drawn.length, self.config.eval.score)
         self.record.samples(
-            alarm.step, d.prompts, d.scored, d.advantage, rows=rows, alarm=alarm.name
+            alarm.step,
+            drawn.prompts,
+            drawn.scored,
+            drawn.advantage,
+            rows=rows,
+            alarm=alarm.name,
         )
         place = self.record.alarm(alarm.name, alarm.step, alarm.text, len(rows))
         return replace(alarm, rows=place)
 
 
 def sampling(config: Config) -> Sampling:
-    """How training completions are drawn."""
+    """How completions are drawn in training."""
     s = config.sampling
     return Sampling(s.max_tokens, s.temperature, s.top_k, s.top_p)
 
 
 def open_session(config: Config, folder: Path | None = None) -> Session:
-    """Everything loaded and checked, before the first step. `folder` None makes no run folder."""
+    """A session with everything loaded and checked; nothing is written.
+
+    `folder` is that of a run to be resumed; None takes the config's.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = distributed.join_processes(config.device)
@@ -143,25 +160,25 @@ def open_session(config: Config, folder: Path | None = None) -> Session:
         held_out=held_out,
         updater=_updater(config, policy, layout=checked.layout),
         record=Record(where),
-        sampler=Sampler(len(prompts), seed=config.seed),
-        notes=notes,
+        progress=Progress(Sampler(len(prompts), seed=config.seed)),
         mismatch=mismatch,
+        notes=notes,
     )
 
 
 def export(session: Session) -> None:
-    """The run's result: `model/`, which any tool loads, and its adapter where it has one."""
+    """Write the run's result: `model/`, which any tool loads, `adapter/` if any, and a report."""
     session.policy.save(session.record.folder / "model")
     if session.policy.adapter is not None:
         save_weights(session.policy, session.record.folder / "adapter")
     session.record.close()
     if distributed.rank() == 0:
-        with contextlib.suppress(ConfigError):  # nothing that draws is installed: `show` says so
+        with contextlib.suppress(ConfigError):  # no package draws charts here; `show` says so
             session.record.report()
 
 
 def evaluate_session(session: Session) -> Evaluation | None:
-    """Held-out accuracy now, on record; None without held-out prompts."""
+    """Held-out accuracy now, which is also recorded; None without held-out prompts."""
     if session.held_out is None:
         return None
     config = session.config
@@ -174,7 +191,7 @@ def evaluate_session(session: Session) -> Evaluation | None:
         samples=config.eval.samples,
         score=config.eval.score,
         seed=config.seed,
-        moment=Moment(session.step, config.steps),
+        moment=Moment(session.progress.step, config.steps),
     )
     session.log(result.metrics())
     return result
@@ -184,7 +201,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
     """Held-out accuracy of a run's result, or of another model on the same prompts."""
     config = load_config(folder / "config.toml")
     if not config.data.eval:
-        raise ConfigError(f"{folder}: no held-out prompts - at `data.eval`")
+        raise ConfigError(f"{folder}: the run has no held-out prompts - at `data.eval`")
     policy = _load(config, model, config.device) if model else _result(folder, config)
     prompts = load_prompts(config.data.eval, config.data, policy, limit=limit)
     sampled = Sampling(config.sampling.max_tokens, config.eval.temperature)
@@ -204,7 +221,7 @@ def evaluate_run(folder: Path, *, samples: int, limit: int, model: str = "") -> 
 
 
 def _result(folder: Path, config: Config) -> Policy:
-    """What a run left, or has reached so far."""
+    """The policy that a run left, or that of its last checkpoint."""
     if (folder / "model").is_dir():
         return _load(config, str(folder / "model"), config.device)
     found = list_checkpoints(folder / "checkpoints")
@@ -225,7 +242,7 @@ def _policy(config: Config, device: str) -> Policy:
 
 
 def _check_rewards(scorer: Any, prompts: Prompts) -> list[str]:
-    """Columns that are missing raise; prompts that can never be rewarded are counted."""
+    """A note on prompts that can never get a reward; raises where a column is missing."""
     bad = without_reward(scorer, prompts)
     if len(bad) == len(prompts):
         raise DataError("every reward would be null: is a gold missing? - at `data.map`")
@@ -267,7 +284,7 @@ def _optimizer(o: Optim, policy: Policy) -> torch.optim.Optimizer:
 
 
 def start(config: Config) -> Session:
-    """A new run, its folder made."""
+    """A new run, whose folder is made."""
     Record(Path(config.runs) / config.name).check_free()
     session = open_session(config)
     session.record.create(config, session.scorer)
@@ -276,10 +293,10 @@ def start(config: Config) -> Session:
 
 
 def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) -> Session:
-    """A run as its last whole checkpoint left it; one that never had a checkpoint starts again.
+    """The run of a folder as its last whole checkpoint left it; without any, it starts again.
 
-    `overrides` (`key=value`) go over the run's config. What would make it another run (config,
-    ruleset, prompts) is refused with the difference, unless `force`.
+    `overrides` (`key=value`) change the run's config. A change that makes another run of it, in
+    config, ruleset or prompts, is refused and shown, unless `force` is set.
     """
     config = load_config(folder / "config.toml", list(overrides))
     distributed.join_processes(config.device)  # the first one recovers, for all
@@ -290,25 +307,26 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
             _check_first(folder)
         return _start_again(config, folder)
     last = found[-1]
-    progress = read_progress(last)
+    state = read_state(last)
     if not force:
-        same_run(last, progress, config, load_scorer(config.reward))
+        same_run(last, state, config, load_scorer(config.reward))
     session = open_session(config, folder)
-    if not force and progress.data_hash != session.data_hash:
+    if not force and state.data_hash != session.data_hash:
         raise CheckpointError(
             f"the prompts of `{config.data.train}` are not those of the checkpoint\n"
             "hint: --force goes on with what is there now"
         )
-    restore(session, last, progress)
-    session.record.restart(config, progress.step)
-    session.history = session.record.read()
+    restore(session, last, state)
+    session.record.restart(config, state.step)
+    session.progress.history = session.record.read()
     return session
 
 
 def _check_first(folder: Path) -> None:
-    """A run that must have had a checkpoint does not start again as if it never had."""
+    """Refuse to start a run again whose checkpoints are lost."""
     reached = Record(folder).reached()
-    every = load_config(folder / "config.toml").save.every  # without what is said for this resume
+    # As the run had it, without the overrides of this resume.
+    every = load_config(folder / "config.toml").save.every
     remains = [*(folder / "checkpoints").glob("[!.]*"), *(folder / "checkpoints").glob(".old-*")]
     if remains or 0 < every < reached:
         raise CheckpointError(
@@ -318,7 +336,7 @@ def _check_first(folder: Path) -> None:
 
 
 def _start_again(config: Config, folder: Path) -> Session:
-    """From step 0, with what the first try has logged kept under other names."""
+    """The run from step 0; logs of the first try are kept under other names."""
     session = open_session(config, folder)
     kept = session.record.put_aside()
     session.record.restart(config, -1)
@@ -327,21 +345,22 @@ def _start_again(config: Config, folder: Path) -> Session:
     return session
 
 
-def restore(session: Session, checkpoint: Path, progress: Progress) -> None:
-    """Put a session where a checkpoint stands."""
+def restore(session: Session, checkpoint: Path, state: State) -> None:
+    """Set a session to where a checkpoint stands, in place."""
+    progress = session.progress
     restore_weights(checkpoint, session.policy)
     restore_optimizer(checkpoint, session.policy, session.updater.optimizer)
-    session.step = session.saved = progress.step
-    session.rollouts = progress.rollouts
-    session.sampler.position = progress.position
+    progress.step = progress.saved = state.step
+    progress.rollouts = state.rollouts
+    progress.sampler.position = state.position
     tensors = read_buffer(checkpoint)
     if tensors is not None:
-        session.batch, session.used = Batch.of_tensors(tensors)
+        progress.batch, progress.used = Batch.of_tensors(tensors)
     session.engine.sync()
 
 
-def same_run(checkpoint: Path, progress: Progress, config: Config, scorer: Any) -> None:
-    """Refuse what would silently change the run, and show what it is."""
+def same_run(checkpoint: Path, state: State, config: Config, scorer: Any) -> None:
+    """Refuse a config or ruleset that would silently change the run, and show the difference."""
     before = load_config(checkpoint / "config.toml")
     if lines := changes(before, config):
         raise CheckpointError(
@@ -349,7 +368,7 @@ def same_run(checkpoint: Path, progress: Progress, config: Config, scorer: Any) 
             + "\n  ".join(lines)
             + "\nhint: --force goes on anyway"
         )
-    if progress.ruleset_hash != scorer.hash:
+    if state.ruleset_hash != scorer.hash:
         old = (checkpoint / "ruleset.reward").read_text(encoding="utf-8").splitlines()
         new = str(scorer).splitlines()
         lines = list(difflib.unified_diff(old, new, "then", "now", n=0, lineterm=""))
@@ -361,7 +380,7 @@ def same_run(checkpoint: Path, progress: Progress, config: Config, scorer: Any) 
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Fields that differ and make another run of it: `optim.lr: 0.0001 then, 0.001 now`."""
+    """Fields whose change makes another run: `optim.lr: 0.0001 then, 0.001 now`."""
     then, now = flat_config(old), flat_config(new)
     constant = old.optim.schedule == new.optim.schedule == "constant"
     free = FREE + (("steps",) if constant else ())
@@ -373,34 +392,33 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def save(session: Session) -> Path:
-    """A checkpoint of the session as it stands between two updates."""
-    config = session.config
-    updates = config.updates_per_rollout * config.epochs_per_rollout
-    half_used = session.batch is not None and session.used < updates
-    buffer = session.batch.tensors(session.used) if session.batch and half_used else None
-    progress = Progress(
-        session.step,
-        session.sampler.position,
-        session.rollouts,
+    """Write a checkpoint of a session between two updates; its path."""
+    config, progress = session.config, session.progress
+    state = State(
+        progress.step,
+        progress.sampler.position,
+        progress.rollouts,
         session.scorer.hash,
         session.data_hash,
     )
+    half_used = progress.used < config.updates_per_rollout * config.epochs_per_rollout
+    buffer = progress.batch.tensors(progress.used) if progress.batch and half_used else None
     session.record.flush()
     path = save_checkpoint(
         session.record.checkpoints,
-        progress,
+        state,
         session.policy,
         session.updater.optimizer,
         buffer,
         files={"config.toml": dump_config(config).decode(), "ruleset.reward": str(session.scorer)},
         keep=config.save.keep,
     )
-    session.saved = session.step
+    progress.saved = progress.step
     return path
 
 
 def check_ready(config: Config) -> None:
-    """What can be known before loading a model."""
+    """Refuse what is missing in the config or on the disk, before a model is loaded."""
     wanted = {
         "name": config.name,
         "model": config.model,
@@ -410,7 +428,7 @@ def check_ready(config: Config) -> None:
     if empty := [name for name, value in wanted.items() if not value]:
         names = ", ".join(f"`{name}`" for name in empty)
         raise ConfigError(
-            f"nothing is said of {names}\nhint: fill in the file, or say {empty[0]}=…"
+            f"{names} must be set\nhint: fill in the file, or give {empty[0]}=… after it"
         )
     if not Path(config.reward.ruleset).is_file():
         raise ConfigError(f"`{config.reward.ruleset}` is no file - at `reward.ruleset`")

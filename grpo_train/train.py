@@ -1,14 +1,14 @@
-"""The loop, and nothing but the loop.
+"""The training loop: start reading here.
 
-What differs from the papers, term by term:
+Where the defaults differ from the papers, term by term:
 
 - advantage: GRPO's group z-score with ddof 1; groups whose rewards are all equal are exactly 0, and
   rows without a reward are left out (`advantage.py`);
 - loss: the clipped surrogate with DAPO's higher upper clip, averaged over the *step's* tokens
   (DAPO), not per completion (GRPO): long completions are not discounted (`loss.py`);
-- KL: none by default; with `loss.kl_coef` it is ρ·k3, whose gradient is the reverse KL's;
-- old logprobs are the sampler's own: the engine samples from the very weights that train, in the
-  same precision, so there is no second forward pass and no mismatch to correct;
+- KL: none by default; with `loss.kl_coef` it is ρ·k3, whose gradient is that of the reverse KL;
+- old logprobs are the engine's: it samples from the very weights that train, in the same
+  precision, so there is no second forward pass and no mismatch to correct;
 - an update without any signal is not made.
 
     grpo-train run experiments/arithmetic.toml steps=50 optim.lr=1e-4
@@ -43,7 +43,7 @@ class Result:
     folder: Path
     steps: int
     seconds: float
-    stopped: str  # by what, with a checkpoint: a signal or an alarm; "" = it is done
+    stopped: str  # the signal or alarm that stopped it, with a checkpoint; "" = it is done
 
 
 def train(
@@ -52,56 +52,63 @@ def train(
     on_alarm: OnAlarm = lambda alarm: None,
 ) -> Result:
     """Run until `config.steps`, a signal or an alarm; the policy ends up in `<run>/model`."""
-    config, started = session.config, time.perf_counter()
+    config, progress, started = session.config, session.progress, time.perf_counter()
     with stop_signals() as stop:
-        if session.step == 0 and not session.history:
+        if progress.step == 0 and not progress.history:
             evaluate_session(session)
-        while not stop.agreed() and session.step < config.steps:
+        while not stop.agreed() and progress.step < config.steps:
             metrics = train_step(session)
             session.log(metrics)
-            on_step(session.step, metrics)
-            for alarm in raised(session.history, config):
+            on_step(progress.step, metrics)
+            for alarm in raised(progress.history, config):
                 on_alarm(session.alarm(alarm))
                 if alarm.name in config.alarms.stop:
                     stop.because(f"alarm {alarm.name}")
-            if session.step == config.steps or _due(session.step, config.eval.every):
+            if progress.step == config.steps or _due(progress.step, config.eval.every):
                 evaluate_session(session)
-            if _due(session.step, config.save.every):
+            if _due(progress.step, config.save.every):
                 save(session)
-        if session.saved != session.step:
+        if progress.saved != progress.step:
             save(session)
     export(session)
     seconds = time.perf_counter() - started
-    return Result(session.record.folder, session.step, seconds, stop.reason)
+    return Result(session.record.folder, progress.step, seconds, stop.reason)
 
 
 def train_step(session: Session) -> dict[str, float]:
-    """One update, from a new rollout batch or the rest of the last; its metrics."""
-    config = session.config
+    """One step of GRPO; its metrics.
+
+    `make_batch` samples and scores a rollout batch, where the last one is used up:
+        prompts [P] → completions [B = P·G] → reward [B] → advantage A [B], relative to the group
+    `update` makes one optimizer step from its share of the batch:
+        logprobs now and at sampling [N tokens] → ratio ρ → loss −min(ρA, clip(ρ) A) → weights
+    `sync` hands the new weights to an engine that has its own.
+    """
+    config, progress = session.config, session.progress
     metrics: dict[str, float] = {}
     updates = config.updates_per_rollout * config.epochs_per_rollout
-    if session.batch is None or session.used == updates:
-        session.batch, metrics = make_batch(session)
-        session.used = 0
+    if progress.batch is None or progress.used == updates:
+        progress.batch, metrics = make_batch(session)
+        progress.used = 0
     started = time.perf_counter()
-    part = _part(session.used, config)
-    rate = learning_rate(config.optim, session.step, config.steps)
+    part = _part(progress.used, config)
+    rate = learning_rate(config.optim, progress.step, config.steps)
     try:
-        metrics |= session.updater.update(session.batch, part, rate)
+        metrics |= session.updater.update(progress.batch, part, rate)
     except DivergenceError as error:
-        alarm = session.alarm(Alarm("diverged", session.step + 1, str(error)))
+        alarm = session.alarm(Alarm("diverged", progress.step + 1, str(error)))
         raise DivergenceError(
-            f"{alarm}; the weights are those of step {session.step}, saved with the batch in "
+            f"{alarm}; the weights are those of step {progress.step}, saved with the batch in "
             f"{save(session)}"
         ) from error
     session.engine.sync()
-    session.step += 1
-    session.used += 1
+    progress.step += 1
+    progress.used += 1
     return metrics | {"lr": rate, "seconds/update": time.perf_counter() - started}
 
 
 def _part(used: int, config: Config) -> Tensor:
-    """Which rows [B] the next update takes: its share of the prompts, whole groups."""
+    """Rows [B] bool of the next update: its share of the prompts, in whole groups."""
     size = config.prompts_per_step // config.updates_per_rollout * config.sampling.group_size
     index = torch.arange(config.prompts_per_step * config.sampling.group_size)
     return index // size == used % config.updates_per_rollout

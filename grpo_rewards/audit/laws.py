@@ -11,7 +11,6 @@ import json
 import math
 import multiprocessing
 import pickle
-import string
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from grpo_rewards.audit.examine import Row, layouts_of
 from grpo_rewards.columns import Column, Status
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.errors import RewardError, RuleError
-from grpo_rewards.rules.attack_families import Target, as_record
+from grpo_rewards.rules.attack_families import Target, altered, as_record
 from grpo_rewards.rules.extract import fence
 from grpo_rewards.rules.math.equality import compile_gold
 from grpo_rewards.scoring.inputs import text_of
@@ -33,14 +32,6 @@ Found = Mapping[str, Column]
 #: Answers that are tried in the gold's place to see whether a completion is paid for its answer.
 _OTHER_GOLDS = ("0", "A", "B")
 _EPSILON = 1e-9
-#: Every ASCII letter and digit to the next of its kind, the last to the first.
-_NEIGHBOURS = str.maketrans(
-    {
-        kind[i - 1]: kind[i]
-        for kind in (string.digits, string.ascii_lowercase, string.ascii_uppercase)
-        for i in range(len(kind))
-    }
-)
 MOMENT = {"step": 100.0, "progress": 0.5}  # of rows that say nothing
 
 
@@ -212,29 +203,11 @@ def _other_golds(type_: Type, gold: Any) -> list[Any]:
         case "list":
             return [[], [0]]
         case "json":
-            return [{}, [], 0, _with_other_leaves(gold)]
+            record = as_record(gold) if isinstance(gold, str) else gold
+            other = altered(record)
+            return [{}, [], 0, json.dumps(other) if isinstance(gold, str) else other]
     text = str(gold)
     return [Target(compile_gold(text).text or text, "", ()).wrong, *_OTHER_GOLDS]
-
-
-def _with_other_leaves(gold: Any) -> Any:
-    """A JSON value of the same form with every leaf changed: a ruleset may take no other form for a
-    gold. Letters and digits give way to their neighbours, so that a date stays a date."""
-    match gold:
-        case str():
-            record = as_record(gold)
-            if record is not None:
-                return json.dumps(_with_other_leaves(record))
-            return gold.translate(_NEIGHBOURS)
-        case bool():
-            return not gold
-        case int() | float():
-            return gold + 1
-        case dict():
-            return {key: _with_other_leaves(value) for key, value in gold.items()}
-        case list():
-            return [_with_other_leaves(value) for value in gold]
-    return gold
 
 
 def _own_record(completion: str) -> list[Any]:

@@ -6,24 +6,22 @@ Nodes are numbered so that arguments come before their users; every walk is a lo
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_rewards.errors import Place
-from grpo_rewards.limits import MAX_RANGE_ATOMS, MAX_RANGE_WORK
 from grpo_rewards.rules.rule import Rule
 from grpo_rewards.syntax.tree import NOWHERE
-from grpo_rewards.types import EVERYTHING, NOTHING, UNIT, Interval, Level, Type, union
+from grpo_rewards.types import EVERYTHING, Interval, Level, Type
 
 #: Operators that decide per row which of their arguments are needed at all.
 LAZY = ("if", "and", "or", "??")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class GraphNode:
     """One op of the graph. `options` hold constants; `place` is where it was first written."""
 
     op: str  # const, input, if, and, or, ??, settle, or a rule's name (a user's own: its identity)
@@ -124,7 +122,7 @@ class Graph:
     """The checked ruleset. `scores` maps names to nodes in the file's order, `reward` is a node."""
 
     name: str = "ruleset"
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[GraphNode] = field(default_factory=list)
     scores: dict[str, int] = field(default_factory=dict)
     reward: int = -1
     inputs: dict[str, InputSpec] = field(default_factory=dict)
@@ -138,7 +136,7 @@ class Graph:
     names: dict[str, Any] = field(default_factory=dict)  # to a node, a function, or a rule
     _ids: dict[Any, int] = field(default_factory=dict)
 
-    def add(self, node: Node) -> int:
+    def add(self, node: GraphNode) -> int:
         """The number of the node, an equal one's where there is one."""
         key = (node.op, node.args, node.options, str(node.type))
         known = self._ids.get(key)
@@ -151,7 +149,7 @@ class Graph:
         """What is known of a column that the ruleset reads, or a test, an attack or a check."""
         return self.inputs[name] if name in self.inputs else self.asides[name]
 
-    def __getitem__(self, number: int) -> Node:
+    def __getitem__(self, number: int) -> GraphNode:
         return self.nodes[number]
 
     @property
@@ -210,91 +208,3 @@ def _identity(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return ["list", [_identity(item) for item in value]]
     return ["format", value.identity]
-
-
-# Ranges
-
-
-def tight_interval(graph: Graph, root: int) -> Interval:
-    """The range of a number, sharper than node by node: booleans that occur in several places are
-    assumed true, then false, everywhere at once, and the union is taken.
-
-    So `correct - (1 - correct)` lies in -1..1 and `a + w * b * a` reaches its bound only once.
-    """
-    order = graph.reachable([root])
-    atoms = _shared_atoms(graph, order)
-    while atoms and len(order) * 2 ** len(atoms) > MAX_RANGE_WORK:
-        atoms.pop()
-    results = []
-    for truths in itertools.product((0.0, 1.0), repeat=len(atoms)):
-        assumed = {atom: Interval(t, t) for atom, t in zip(atoms, truths, strict=True)}
-        results.append(_intervals(graph, order, assumed)[root])
-    found = union(results)
-    return EVERYTHING if found == NOTHING else found
-
-
-def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
-    """Boolean nodes that are used in more than one place."""
-    uses: dict[int, int] = {}
-    for number in order:
-        for arg in graph[number].args:
-            uses[arg] = uses.get(arg, 0) + 1
-    shared = (n for n in order if graph[n].type.kind == "bool" and uses.get(n, 0) > 1)
-    return [n for n in shared if graph[n].op not in ("const", "not")][:MAX_RANGE_ATOMS]
-
-
-def _intervals(
-    graph: Graph, order: Sequence[int], assumed: Mapping[int, Interval]
-) -> dict[int, Interval]:
-    """The interval of every node under assumptions about some; what follows from the arguments
-    stands above an assumption, so that assumptions cannot contradict each other."""
-    found: dict[int, Interval] = {}
-    for number in order:
-        node = graph[number]
-        if node.rule is not None and node.rule.level == Level.GROUP:
-            found[number] = node.interval  # what is assumed of this row says nothing of the others
-            continue
-        inferred = node_interval(node, [found[arg] for arg in node.args])
-        found[number] = inferred if inferred.is_point else assumed.get(number, inferred)
-    return found
-
-
-def node_interval(node: Node, args: Sequence[Interval]) -> Interval:
-    """The interval of one node from those of its arguments; whole ones for what is no number, and
-    none for the word `null`, so that `x if c else null` keeps the range of `x`."""
-    if node.type.kind == "null":
-        return NOTHING
-    if not node.type.is_numeric:
-        return EVERYTHING
-    if node.op not in ("if", "??", "settle") and NOTHING in args:
-        if _is_strict(node, args):
-            return NOTHING
-        args = [EVERYTHING if arg == NOTHING else arg for arg in args]
-    match node.op:
-        case "const" | "input":
-            return node.interval
-        case "if":
-            condition, yes, no = args
-            if condition.is_point:
-                return yes if condition.lo else no
-            return yes.union(no)
-        case "and":
-            return Interval(min(args[0].lo, args[1].lo), min(args[0].hi, args[1].hi))
-        case "or":
-            return Interval(max(args[0].lo, args[1].lo), max(args[0].hi, args[1].hi))
-        case "??":
-            return args[0].union(args[1])
-        case "settle":
-            values = [v for _, v in node.option("on_error") if isinstance(v, int | float)]
-            return union([args[0], *(Interval(v, v) for v in values)])
-    assert node.rule is not None
-    result = node.rule.range(args, dict(node.options))
-    return UNIT if node.type.kind == "bool" and not UNIT.covers(result) else result
-
-
-def _is_strict(node: Node, args: Sequence[Interval]) -> bool:
-    """Whether a node is null for want of an argument that is never a number."""
-    if node.rule is None or node.rule.level != Level.CONST:  # a group's other rows may have one
-        return False
-    types = node.rule.types(len(args))
-    return any(a == NOTHING and not t.nullable for a, t in zip(args, types, strict=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grpo_rewards.compiler.graph import LAZY, Graph, Node
+from grpo_rewards.compiler.graph import LAZY, Graph, GraphNode
 from grpo_rewards.rules.rule import ColumnKernel, DatasetKernel, GroupKernel, RowKernel
 
 #: How an op is run.
@@ -59,7 +59,7 @@ class Plan:
         return _aligned(rows)
 
 
-def how(node: Node) -> str:
+def how(node: GraphNode) -> str:
     """The way a node is run."""
     if node.op in ("const", "input"):
         return CONSTANT if node.op == "const" else BOUND

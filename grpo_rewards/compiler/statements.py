@@ -1,37 +1,31 @@
-"""Ruleset → Graph: names resolved, types, ranges and levels inferred, equal ops made one; lints.
+"""Ruleset → Graph: statement by statement, with everything that is wrong as findings.
 
-Statements are checked in order, each on its own: one run reports everything that is wrong. A name
-is defined above its first use, so nothing can be circular. Rule calls and operators are lowered in
-`lower.py`; this file holds the statements: one short method a kind, over one state, so it is long.
+Statements are checked in order, each on its own, so that one run reports every mistake. A name is
+defined above its first use, so nothing can be circular. A checker fills the scope of its file and
+the tables of scores, ranges and params; nodes are made by `NodeBuilder` alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from grpo_rewards.compiler.expressions import AMBIENT, Function, Lowering, Problem, nearest
+from grpo_rewards.compiler.cases import CaseBuilder
+from grpo_rewards.compiler.expressions import Lowering
 from grpo_rewards.compiler.externs import as_rule
-from grpo_rewards.compiler.graph import (
-    AttackCase,
-    CheckCase,
-    Graph,
-    InputSpec,
-    Settings,
-    TestCase,
-    tight_interval,
-)
-from grpo_rewards.errors import Finding, Place, RulesetError
-from grpo_rewards.rules.attack_families import FAMILIES
+from grpo_rewards.compiler.graph import Graph, InputSpec, Settings
+from grpo_rewards.compiler.nodes import NodeBuilder
+from grpo_rewards.compiler.ranges import tight_interval
+from grpo_rewards.compiler.scope import Function, Scope, name_defined, nearest
+from grpo_rewards.errors import Finding, Place, Problem, RulesetError
 from grpo_rewards.rules.catalog import CATALOG
 from grpo_rewards.rules.format.grammars import FormatError
 from grpo_rewards.rules.format.matching import compile_format
 from grpo_rewards.rules.rule import parse_type
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.parser import Parsed, parse_expr_text
-from grpo_rewards.types import ANY, INPUT_KINDS, UNIT, Interval, Level, Type, show_number
+from grpo_rewards.types import INPUT_KINDS, UNIT, Interval, Level, Type, show_number
 
 #: Inputs that differ between the completions of one prompt.
 ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
@@ -64,11 +58,11 @@ def check(
     the time that the graph is run.
     """
     functions = {} if functions is None else functions
-    lowering = Lowering(Graph(name=_name(parsed)), functions)
-    checker = _Checker(parsed, dict(params or {}), lowering)
-    checker.run()
+    graph = Graph(name=_name(parsed))
+    checker = _Checker(parsed, NodeBuilder(graph), functions, dict(params or {}))
+    checker.check_ruleset()
     findings = [*parsed.findings, *checker.findings]
-    return checker.graph, sorted(findings, key=lambda finding: finding.place.start)
+    return graph, sorted(findings, key=lambda finding: finding.place.start)
 
 
 def checked(
@@ -91,45 +85,68 @@ def _name(parsed: Parsed) -> str:
 
 
 class _Checker:
-    """One pass over the statements. Finished names live in `self.lowering.names`."""
+    """One pass over the statements of a file, which may be an imported one."""
 
-    def __init__(self, parsed: Parsed, overrides: dict[str, Any], lowering: Lowering) -> None:
+    def __init__(
+        self,
+        parsed: Parsed,
+        nodes: NodeBuilder,
+        functions: Mapping[str, Any],
+        overrides: Mapping[str, Any],
+        *,
+        is_imported: bool = False,
+    ) -> None:
         self.parsed = parsed
+        self.nodes = nodes
+        self.graph = nodes.graph
+        self.functions = functions
         self.overrides = overrides
+        self.is_imported = is_imported
         self.findings: list[Finding] = []
-        self.lowering = lowering
-        self.graph = self.lowering.graph
-        self.lowering.broken |= parsed.broken
+        self.scope = Scope(parsed)
+        self.lowering = Lowering(nodes, self.scope)
         self.declared: dict[str, x.Statement] = {}
+        self.scores: dict[str, int] = {}
+        self.ranges: dict[str, Interval] = {}
+        self.params: dict[str, Any] = {}
 
-    def run(self) -> None:
+    def check_ruleset(self) -> None:
+        """Fill the graph with everything that the file declares, scores and tests."""
         policies = self.parsed.ruleset.of(x.Policy)
         for policy in policies:  # it rules over every score, wherever it stands
             self._guard(policy, self.on_policy)
         self._once(policies, "policy")
-        for statement in self.parsed.ruleset.statements:
-            handler = self._handlers().get(type(statement))
-            if handler is not None:
-                self._guard(statement, handler)
+        self.check_definitions()
         self._check_reward()
-        self.graph.names = dict(self.lowering.names)
-        self.lowering.is_sealed = True
-        for test in self.parsed.ruleset.of(x.Test):
-            self._guard(test, self.on_test)
-        for attack in self.parsed.ruleset.of(x.Attack):
-            self._guard(attack, self.on_attack)
-        for check in self.parsed.ruleset.of(x.Check):
-            self._guard(check, self.on_check)
+        graph = self.graph
+        graph.scores, graph.ranges, graph.params = self.scores, self.ranges, self.params
+        graph.names = dict(self.scope.names)
+        self.nodes.seal()
+        if graph.reward >= 0:  # without a reward, which has a finding, there is nothing to test
+            cases = CaseBuilder(self.nodes, self.scope)
+            self._collect(x.Test, cases.test, graph.tests)
+            self._collect(x.Attack, cases.attack, graph.attacks)
+            self._collect(x.Check, cases.check, graph.checks)
         self._check_overrides()
-        self._lint_unused()
+        self._warn_of_unused()
 
-    def _handlers(self) -> dict[type[x.Statement], Callable[[Any], None]]:
-        """What checks a statement of each kind, in file order; tests come after the reward."""
-        return {
+    def check_definitions(self) -> None:
+        """Define what the statements define, in the file's order."""
+        handlers: dict[type[x.Statement], Callable[[Any], None]] = {
             x.Input: self.on_input, x.Param: self.on_param, x.FormatDecl: self.on_format,
             x.Let: self.on_let, x.Score: self.on_score, x.Reward: self.on_reward,
             x.Import: self.on_import, x.Extern: self.on_extern,
         }  # fmt: skip
+        for statement in self.parsed.ruleset.statements:
+            handler = handlers.get(type(statement))
+            if handler is not None:
+                self._guard(statement, handler)
+
+    def _collect(
+        self, kind: type[x.Statement], build: Callable[[Any], Any], cases: list[Any]
+    ) -> None:
+        for statement in self.parsed.ruleset.of(kind):
+            self._guard(statement, lambda statement: cases.append(build(statement)))
 
     # Reporting
 
@@ -146,12 +163,8 @@ class _Checker:
         except Problem as problem:
             if problem.finding is not None:
                 self.findings.append(problem.finding)
-            name = getattr(statement, "name", None)
-            if name and not isinstance(statement, x.Test):
-                self.lowering.broken.add(name)
-            if isinstance(statement, x.Reward):
-                self.lowering.broken.add("reward")
-        self.findings += self.lowering.take_lints()
+            self.scope.mark_broken(name_defined(statement))
+        self.findings += self.nodes.take_warnings()
 
     def _declare(self, name: str, statement: x.Statement) -> None:
         """Refuse a second statement of one name."""
@@ -203,17 +216,16 @@ class _Checker:
             default = self.lowering.constant(statement.default)
             self._fits(default, type_, statement.default.place)
         level = Level.ROW if statement.name in ROW_INPUTS else Level.PROMPT
-        self.lowering.add_input(
-            InputSpec(
-                statement.name,
-                type_,
-                statement.sources or (statement.name,),
-                statement.default is not None,
-                default,
-                level,
-            ),
-            statement.place,
+        spec = InputSpec(
+            statement.name,
+            type_,
+            statement.sources or (statement.name,),
+            statement.default is not None,
+            default,
+            level,
         )
+        number = self.nodes.declare_input(spec, statement.place, is_imported=self.is_imported)
+        self.scope.define(statement.name, number)
 
     def _type(self, text: str, place: Place) -> Type:
         type_ = parse_type(text)
@@ -240,8 +252,9 @@ class _Checker:
             value = self._override(statement.name, type_, place)
         self._fits(value, type_, place)
         interval = self._param_interval(statement, value, place)
-        self.graph.params[statement.name] = value
-        self.lowering.add_param(statement.name, value, type_, interval, statement.place)
+        self.params[statement.name] = value
+        number = self.nodes.param(statement.name, value, type_, interval, statement.place)
+        self.scope.define(statement.name, number)
 
     def _override(self, name: str, type_: Type, place: Place) -> Any:
         """A value from the caller: Python's own, or text as it stands on the command line."""
@@ -289,29 +302,16 @@ class _Checker:
                 message += f": that is a cycle, {self.parsed.cycles[statement.path]}"
                 hint = "move what both files need into a third"
             raise Problem("N10", message, statement.place, hint)
-        inner = self.lowering.nested()
-        errors = [*found.findings, *_Checker(found, {}, inner).names_only()]
-        errors = [finding for finding in errors if finding.severity == "error"]
+        inner = _Checker(found, self.nodes, self.functions, {}, is_imported=True)
+        inner.check_definitions()
+        errors = [f for f in (*found.findings, *inner.findings) if f.severity == "error"]
         if errors:
             first = errors[0]
             # where the fault is in a file that the imported one imports, name it there
             cause = first.hint if first.code == "T31" else first.show(found.source).splitlines()[0]
             message = f"`{statement.path}` has {len(errors)} error(s)"
             raise Problem("T31", message, statement.place, cause)
-        self.lowering.aliases.add(statement.name)
-        for name, value in inner.names.items():
-            self.lowering.names[f"{statement.name}.{name}"] = value
-
-    def names_only(self) -> list[Finding]:
-        """Check an imported file: what it defines, not what it scores by."""
-        outer, self.graph.scores = self.graph.scores, {}
-        ranges, params = dict(self.graph.ranges), dict(self.graph.params)
-        for statement in self.parsed.ruleset.statements:
-            handler = self._handlers().get(type(statement))
-            if handler is not None and not isinstance(statement, x.Reward):
-                self._guard(statement, handler)
-        self.graph.scores, self.graph.ranges, self.graph.params = outer, ranges, params
-        return self.findings
+        self.scope.define_import(statement.name, inner.scope.names)
 
     def on_format(self, statement: x.FormatDecl) -> None:
         self._declare(statement.name, statement)
@@ -336,7 +336,7 @@ class _Checker:
             offset = lint.offset if path is None else 0
             place = Place(start + offset, start + offset + 1)
             self.findings.append(Finding(lint.code, lint.message, place, lint.hint, lint.severity))
-        self.lowering.add_format(statement.name, compiled, statement.place)
+        self.scope.define(statement.name, self.nodes.format(compiled, statement.place))
 
     def _format_file(self, statement: x.FormatDecl, path: Any) -> str:
         """The text of a format that stands in a file of its own."""
@@ -367,34 +367,34 @@ class _Checker:
         interval = UNIT if returns.kind == "bool" else Interval()
         if statement.bounds is not None:
             interval = self._interval(statement.bounds)
-        own = as_rule(statement, self.lowering.functions, interval)
-        self.lowering.names[statement.name] = own
+        self.scope.define(statement.name, as_rule(statement, self.functions, interval))
 
     def on_let(self, statement: x.Let) -> None:
         self._declare(statement.name, statement)
         if statement.params:
-            self.lowering.names[statement.name] = Function(
-                statement.name, statement.params, statement.expr, dict(self.lowering.names)
-            )
+            scope = self.scope.inner()
+            function = Function(statement.name, statement.params, statement.expr, scope)
+            self.scope.define(statement.name, function)
             return
         number = self.lowering.lower(statement.expr)
         self._declared_range(statement.bounds, number, statement.name)
-        self.lowering.names[statement.name] = number
+        self.scope.define(statement.name, number)
 
     def on_score(self, statement: x.Score) -> None:
         self._declare(statement.name, statement)
         number = self._settled(statement.expr, f"score `{statement.name}`")
-        self.graph.ranges[statement.name] = self._declared_range(
-            statement.bounds, number, statement.name
-        )
-        self.graph.scores[statement.name] = number
-        self.lowering.names[statement.name] = number
+        name = statement.name
+        self.ranges[name] = self._declared_range(statement.bounds, number, name)
+        self.scores[name] = number
+        self.scope.define(name, number)
 
     def on_reward(self, statement: x.Reward) -> None:
+        if self.is_imported:
+            return  # a file is imported for its names; it does not reward
         number = self._settled(statement.expr, "the reward")
-        self.graph.ranges["reward"] = self._declared_range(statement.bounds, number, "reward")
+        self.ranges["reward"] = self._declared_range(statement.bounds, number, "reward")
         self.graph.reward = number
-        self.lowering.names["reward"] = number
+        self.scope.define("reward", number)
 
     def _settled(self, expr: x.Expr, what: str) -> int:
         """The number of a named result: a num or a bool, with the policy applied."""
@@ -403,8 +403,8 @@ class _Checker:
         if not node.type.is_numeric:
             message = f"{what} is a {node.type}; it has to be a num or a bool"
             raise Problem("T05", message, expr.place, _TO_NUMBER.get(node.type.kind, ""))
-        self._refuse_dataset(number, expr.place)
-        return self.lowering.settle(number, self.graph.settings)
+        self.nodes.refuse_dataset(number, expr.place)
+        return self.nodes.settle(number, self.graph.settings)
 
     def _declared_range(self, bounds: x.Bounds | None, number: int, name: str) -> Interval:
         """The inferred range, held against the declared one; numbers only."""
@@ -429,134 +429,24 @@ class _Checker:
     def _check_reward(self) -> None:
         rewards = self.parsed.ruleset.of(x.Reward)
         self._once(rewards, "reward")
-        if not rewards and "reward" not in self.lowering.broken and not self.parsed.findings:
+        if not rewards and not self.scope.is_broken("reward") and not self.parsed.findings:
             end = len(self.parsed.source.text.rstrip())
             hint = "end the file with `reward = …`"
             self._report("T21", "the ruleset has no `reward`", Place(max(end - 1, 0), end), hint)
-
-    # Tests
-
-    def on_test(self, test: x.Test) -> None:
-        if self.graph.reward < 0:
-            return  # the reward itself has a finding
-        if not test.expects:
-            raise Problem("T40", "the test expects nothing", test.place, "add an `expect` line")
-        names = dict(self.lowering.names)
-        rows = [self._test_row(row) for row in test.rows]
-        self._test_inputs(rows, test)
-        try:
-            expects = tuple(self._expect(expect) for expect in test.expects)
-        finally:
-            self.lowering.names = names
-        self.graph.tests.append(
-            TestCase(test.name, tuple(rows), expects, test.is_group, test.each_from, test.place)
-        )
-
-    def _test_row(self, row: x.Row) -> dict[str, Any]:
-        return {name: self.lowering.constant(value) for name, value in row.columns}
-
-    def _test_inputs(self, rows: Sequence[Mapping[str, Any]], test: x.Test) -> None:
-        """Columns of a test that the ruleset does not declare may still be expected of."""
-        extra = {name for row in rows for name in row}
-        if test.each_from:  # the file's columns are not known yet: any new name is one
-            written = (node for expect in test.expects for node in _walk_expect(expect))
-            extra |= {node.id for node in written if isinstance(node, x.Name)}
-        for name in sorted(extra - {*self.lowering.names, *self.lowering.aliases, *AMBIENT}):
-            self.lowering.find_input(InputSpec(name, ANY, (name,)), test.place)
-
-    def _expect(self, expect: x.Expect) -> tuple[int, str, Place]:
-        condition = expect.condition
-        if expect.within is not None:
-            if not (isinstance(condition, x.Call) and condition.function == "=="):
-                raise Problem("T41", "`within` goes with `==`", expect.place)
-            left, right = condition.args
-            condition = replace(
-                x.call("<=", x.call("abs", left - right), expect.within), place=expect.place
-            )
-        number = self.lowering.lower(condition)
-        if not self.graph[number].type.is_numeric:
-            raise Problem("T42", "what is expected has to be true or false", expect.place)
-        self._refuse_dataset(number, expect.place)
-        return number, str(expect), expect.place
-
-    def on_attack(self, attack: x.Attack) -> None:
-        if self.graph.reward < 0:
-            return  # the reward itself has a finding
-        for family in attack.families:
-            if family not in FAMILIES:
-                hint = nearest(family, tuple(FAMILIES)) or f"one of {', '.join(FAMILIES)}"
-                raise Problem("N09", f"unknown attack `{family}`", attack.place, hint)
-        number, text, place = self._expect(x.Expect(attack.expect, place=attack.expect.place))
-        self.graph.attacks.append(AttackCase(attack.families, number, text, place))
-
-    # Checks of a dataset
-
-    def on_check(self, statement: x.Check) -> None:
-        if self.graph.reward < 0:
-            return  # the reward itself has a finding
-        number = self.lowering.lower(statement.condition)
-        if not self.graph[number].type.is_numeric:
-            message = "what is checked has to be true or false"
-            raise Problem("T42", message, statement.condition.place)
-        parts = self._dataset_parts(number, statement.condition)
-        self.graph.checks.append(
-            CheckCase(statement.name, number, str(statement.condition), parts, statement.place)
-        )
-
-    def _dataset_parts(self, number: int, condition: x.Expr) -> tuple[tuple[int, str], ...]:
-        """The values over the whole dataset that a condition rests on, and on nothing else."""
-        found: list[int] = []
-        stack = [number]
-        while stack:
-            node = self.graph[(at := stack.pop())]
-            if node.op == "input" or node.level == Level.GROUP:
-                hint = "put it into dataset.mean(…), dataset.fraction(…) or another dataset.* rule"
-                message = "a check is one verdict on the dataset; this is a value of each row"
-                raise Problem("T33", message, condition.place, hint)
-            if node.rule is None or node.rule.level != Level.DATASET:
-                stack += node.args
-            elif any(self.graph[arg].level == Level.DATASET for arg in node.args):
-                message = f"`{node.title}` of what itself needs the whole dataset"
-                raise Problem("T33", message, node.place, "a dataset is read once")
-            elif at not in found:
-                found.append(at)
-        if not found:
-            message = "the check does not look at the dataset"
-            raise Problem("T33", message, condition.place, "it may use the dataset.* rules")
-        texts = {self.lowering.lower(e): str(e) for e in x.walk(condition) if isinstance(e, x.Call)}
-        return tuple((n, texts.get(n, self.graph[n].title)) for n in sorted(found))
-
-    def _refuse_dataset(self, number: int, place: Place) -> None:
-        node = self.graph[number]
-        if node.level == Level.DATASET:
-            reached = (self.graph[n] for n in self.graph.reachable([number]))
-            rules = (n.title for n in reached if n.rule and n.rule.level == Level.DATASET)
-            message = f"`{next(rules)}` looks at the whole dataset"
-            raise Problem("T32", message, place, "it stands only in a `check`")
 
     # What is left over
 
     def _check_overrides(self) -> None:
         for name in self.overrides:
-            if name not in self.graph.params and name not in self.lowering.broken:
-                hint = nearest(name, tuple(self.graph.params)) or "the ruleset declares none"
+            if name not in self.params and not self.scope.is_broken(name):
+                hint = nearest(name, tuple(self.params)) or "the ruleset declares none"
                 self._report("N06", f"there is no param `{name}` to set", Place(0, 1), hint)
 
-    def _lint_unused(self) -> None:
+    def _warn_of_unused(self) -> None:
         if any(f.severity == "error" for f in (*self.parsed.findings, *self.findings)):
             return  # what is broken might have used it
-        used = self.lowering.used
-        kinds = {
-            x.Input: "input", x.Param: "param", x.FormatDecl: "format", x.Let: "let",
-            x.Import: "import", x.Extern: "extern",
-        }  # fmt: skip
+        kinds = (x.Input, x.Param, x.FormatDecl, x.Let, x.Import, x.Extern)
         for name, statement in self.declared.items():
-            kind = kinds.get(type(statement))
-            if kind and name not in used and name not in self.lowering.broken:
-                self._warn("W02", f"{kind} `{name}` is never used", statement.place)
-
-
-def _walk_expect(expect: x.Expect) -> Iterator[x.Expr]:
-    yield from x.walk(expect.condition)
-    if expect.within is not None:
-        yield from x.walk(expect.within)
+            if isinstance(statement, kinds) and not self.scope.is_used(name):
+                message = f"{statement.keyword} `{name}` is never used"
+                self._warn("W02", message, statement.place)

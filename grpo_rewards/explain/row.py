@@ -10,7 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from grpo_rewards.columns import Column, Span, Status
-from grpo_rewards.compiler.graph import Graph, Node
+from grpo_rewards.compiler.graph import Graph, GraphNode
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.scoring.execution import Execution
 from grpo_rewards.scoring.scorer import Scorer
@@ -139,7 +139,7 @@ def _failure(match: Any) -> str:
     return f", left at {match.at.line}:{match.at.column}{wanted}"
 
 
-def _label(graph: Graph, node: Node) -> str:
+def _label(graph: Graph, node: GraphNode) -> str:
     """An op in the spelling of the language, its constants written out."""
     if node.op == "input":
         return str(node.option("name"))

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo_rewards.compiler.expressions import AMBIENT, Function
 from grpo_rewards.compiler.graph import Graph
+from grpo_rewards.compiler.nodes import AMBIENT
+from grpo_rewards.compiler.scope import Function
 from grpo_rewards.compiler.statements import check
 from grpo_rewards.errors import Finding, Place
 from grpo_rewards.rules.catalog import CATALOG

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Target:
     def wrong(self) -> str:
         """An answer near the gold that is not it."""
         if isinstance(record := as_record(self.gold), dict | list):
-            return json.dumps(_altered(record), ensure_ascii=False)
+            return json.dumps(altered(record), ensure_ascii=False)
         number = re.fullmatch(r"\s*(-?\d{1,15})\s*", self.gold)
         return str(int(number[1]) + 1) if number else "123454321"
 
@@ -43,6 +44,17 @@ class Target:
         """The answer in every layout."""
         for layout in self.layouts:
             yield layout.replace("{thought}", thought).replace("{answer}", answer)
+
+
+#: Every ASCII letter and digit to the one half its alphabet away: neighbours might stand in the
+#: same record already.
+_OTHERS = str.maketrans(
+    {
+        kind[i]: kind[i - len(kind) // 2]
+        for kind in (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+        for i in range(len(kind))
+    }
+)
 
 
 def as_record(text: str) -> Any:
@@ -54,15 +66,21 @@ def as_record(text: str) -> Any:
     return value if isinstance(value, dict | list) else None
 
 
-def _altered(value: Any) -> Any:
-    """The same record with another value in every field."""
-    if isinstance(value, dict):
-        return {key: _altered(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_altered(part) for part in value]
-    if isinstance(value, bool):
-        return not value
-    return value + 1 if isinstance(value, int | float) else f"not {value}"
+def altered(value: Any) -> Any:
+    """The same record with another value in every field, and of the same form: letters and digits
+    give way to others of their kind, so that a date keeps the form of one."""
+    match value:
+        case dict():
+            return {key: altered(part) for key, part in value.items()}
+        case list():
+            return [altered(part) for part in value]
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str() if (other := value.translate(_OTHERS)) != value:
+            return other
+    return f"not {value}"
 
 
 @dataclass(frozen=True, slots=True)

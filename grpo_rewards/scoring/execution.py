@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_rewards.columns import Column, Outcome, Status, as_outcome
-from grpo_rewards.compiler.graph import Node
+from grpo_rewards.compiler.graph import GraphNode
 from grpo_rewards.compiler.plan import Plan
 from grpo_rewards.errors import RuleError
 from grpo_rewards.limits import MAX_MEMO_KEY_CHARS
@@ -140,7 +140,7 @@ class Execution:
         state = self._states.get(number)
         return state.done if state is not None else np.zeros(self.size, bool)
 
-    def _start(self, number: int, node: Node) -> _State:
+    def _start(self, number: int, node: GraphNode) -> _State:
         if node.op == "input" or number in self.given:
             known = number in self.given
             column = self.given[number] if known else self.inputs[node.option("name")]
@@ -154,7 +154,7 @@ class Execution:
                 state.present[:] = True
         return state
 
-    def _fill(self, number: int, node: Node, state: _State, todo: Mask) -> None:
+    def _fill(self, number: int, node: GraphNode, state: _State, todo: Mask) -> None:
         match node.op:
             case "if":
                 return self._if(node, state, todo)
@@ -182,7 +182,7 @@ class Execution:
 
     # Lazy ops
 
-    def _if(self, node: Node, state: _State, todo: Mask) -> None:
+    def _if(self, node: GraphNode, state: _State, todo: Mask) -> None:
         condition, yes, no = node.args
         column = self.need(condition, todo)
         state.put(todo, _absent(column, todo, node.type))
@@ -192,7 +192,7 @@ class Execution:
             if rows.any():
                 state.put(rows, _as_type(self.need(branch, rows), rows, node.type))
 
-    def _logic(self, node: Node, state: _State, todo: Mask) -> None:
+    def _logic(self, node: GraphNode, state: _State, todo: Mask) -> None:
         """Kleene's and, or; a deciding argument absorbs nulls and errors of the other."""
         deciding = node.op == "or"
         left, right = node.args
@@ -213,7 +213,7 @@ class Execution:
         present, status = strict(tuple(column.take(open_) for column in columns))
         state.put(open_, Column(present & (not deciding), present, status))
 
-    def _coalesce(self, node: Node, state: _State, todo: Mask) -> None:
+    def _coalesce(self, node: GraphNode, state: _State, todo: Mask) -> None:
         left, right = node.args
         column = self.need(left, todo)
         state.put(todo, _as_type(column, todo, node.type))
@@ -221,7 +221,7 @@ class Execution:
         if nulls.any():
             state.put(nulls, _as_type(self.need(right, nulls), nulls, node.type))
 
-    def _settle(self, node: Node, state: _State, todo: Mask) -> None:
+    def _settle(self, node: GraphNode, state: _State, todo: Mask) -> None:
         """The column of a named result, in which errors become what the policy says, else null."""
         column = self.need(node.args[0], todo)
         state.put(todo, _as_type(column, todo, node.type))
@@ -233,7 +233,7 @@ class Execution:
     # Kernels
 
     def _kernel(
-        self, number: int, node: Node, columns: list[Column], rows: Rows, stats: OpStats
+        self, number: int, node: GraphNode, columns: list[Column], rows: Rows, stats: OpStats
     ) -> Column:
         rule = node.rule
         assert rule is not None
@@ -253,7 +253,7 @@ class Execution:
     def _rows(
         self,
         number: int,
-        node: Node,
+        node: GraphNode,
         rule: Rule,
         kernel: RowKernel,
         columns: list[Column],

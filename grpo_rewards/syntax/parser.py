@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from lark import Lark, UnexpectedInput
 
-from grpo_rewards.errors import Finding, Place, RulesetError, Source
+from grpo_rewards.errors import Finding, Place, Problem, RulesetError, Source
 from grpo_rewards.limits import MAX_EXPR_DEPTH, MAX_RULESET_CHARS
 from grpo_rewards.syntax import saved_parsers
 from grpo_rewards.syntax import tree as x
 from grpo_rewards.syntax.diagnosis import diagnose
-from grpo_rewards.syntax.productions import Refused, TreeBuilder
+from grpo_rewards.syntax.productions import TreeBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,9 @@ def _parse_part(text: str, place: Place, start: str) -> x.Node | Finding:
         return diagnose(error, text, place, _lark())
     try:
         return TreeBuilder(text, place.start).build(tree)
-    except Refused as refused:
-        return refused.finding
+    except Problem as problem:
+        assert problem.finding is not None
+        return problem.finding
 
 
 def _bracket_depth(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from grpo_rewards.errors import Finding, Place
+from grpo_rewards.errors import Place, Problem
 from grpo_rewards.limits import MAX_EXPR_DEPTH, MAX_LITERAL_CHARS
 from grpo_rewards.syntax import tree as x
 
@@ -16,13 +16,6 @@ from grpo_rewards.syntax import tree as x
 SUFFIXES = {
     "ms": 0.001, "s": 1, "m": 60, "h": 3600, "k": 1000, "M": 1_000_000, "%": 0.01,
 }  # fmt: skip
-
-
-class Refused(Exception):
-    """Raised for text that the grammar accepts and the language does not."""
-
-    def __init__(self, code: str, message: str, place: Place, hint: str = "") -> None:
-        self.finding = Finding(code, message, place, hint)
 
 
 class TreeBuilder:
@@ -38,7 +31,7 @@ class TreeBuilder:
         self.place = x.NOWHERE
 
     def build(self, tree: Tree[Token]) -> x.Node:
-        """The node of Lark's tree. Raises Refused."""
+        """The node of Lark's tree. Raises Problem."""
         built: dict[int, Any] = {}
         depth: dict[int, int] = {}
         for sub in tree.iter_subtrees():
@@ -46,7 +39,7 @@ class TreeBuilder:
             depth[id(sub)] = 1 + max((depth.get(id(c), 0) for c in sub.children), default=0)
             self.place = self._place_of(sub)
             if depth[id(sub)] > MAX_EXPR_DEPTH:
-                raise Refused("S02", f"nested deeper than {MAX_EXPR_DEPTH} levels", self.place)
+                raise Problem("S02", f"nested deeper than {MAX_EXPR_DEPTH} levels", self.place)
             method: Callable[..., Any] = getattr(self, f"on_{sub.data}")
             built[id(sub)] = method(*children)
         result: x.Node = built[id(tree)]
@@ -62,7 +55,7 @@ class TreeBuilder:
     def _name(self, token: Token) -> str:
         if token in x.RESERVED:
             place = self._place_of(token)
-            raise Refused("S03", f"`{token}` is a word of the language, not a name", place)
+            raise Problem("S03", f"`{token}` is a word of the language, not a name", place)
         return str(token)
 
     # Statements
@@ -131,7 +124,7 @@ class TreeBuilder:
         columns = tuple(item for item in items if isinstance(item, tuple))
         if is_group == bool(columns) and columns:
             message = "a `test group` holds its columns in rows: row { completion: … }"
-            raise Refused("S04", message, self.place)
+            raise Problem("S04", message, self.place)
         if not is_group:
             rows = [x.Row(columns, place=self.place)]
         expects = tuple(item for item in items if isinstance(item, x.Expect))
@@ -187,7 +180,7 @@ class TreeBuilder:
         kind = name.rpartition(".")[2]
         if kind not in ("lark", "json"):
             hint = "its name ends with .lark, or with .json for a schema"
-            raise Refused("S05", f"`{name}` is not a file of a format", self._place_of(path), hint)
+            raise Problem("S05", f"`{name}` is not a file of a format", self._place_of(path), hint)
         return kind, "", (("file", x.Const(name)),), self._place_of(path)
 
     def on_format_call(
@@ -201,7 +194,7 @@ class TreeBuilder:
         if name != "tags" or len(names) < len(args) or not all(isinstance(n, str) for n in names):
             hint = """a format is lark'''…''', json'''…''', re"…", tags("think", "answer") """
             hint += 'or from "file.lark"'
-            raise Refused("S05", f"`{name}(…)` is not a format", self.place, hint)
+            raise Problem("S05", f"`{name}(…)` is not a format", self.place, hint)
         return "tags", " ".join(map(str, names)), options, self.place
 
     # Expressions
@@ -259,7 +252,7 @@ class TreeBuilder:
     def on_call(self, function: x.Expr, arguments: list[Any] | None) -> x.Expr:
         name = x.dotted_name(function)
         if name is None:
-            raise Refused("S06", "only a rule or a `let` function can be called", function.place)
+            raise Problem("S06", "only a rule or a `let` function can be called", function.place)
         args, options = _split(arguments)
         return x.Call(name, args, options, place=self.place)
 
@@ -278,7 +271,7 @@ class TreeBuilder:
     def on_heredoc(self, token: Token) -> x.Const:
         if not token.startswith("text"):
             hint = "give it a name with a `format` statement"
-            raise Refused("S05", f"a {token[:4]} format is not a value", self.place, hint)
+            raise Problem("S05", f"a {token[:4]} format is not a value", self.place, hint)
         return x.Const(str(token[7:-3]), place=self.place)
 
     def on_regex(self, token: Token) -> x.Pattern:
@@ -300,7 +293,7 @@ class TreeBuilder:
     def on_case(self, *arms: tuple[x.Expr, ...]) -> x.Expr:
         others = [i for i, arm in enumerate(arms) if len(arm) == 1]
         if others and others != [len(arms) - 1]:
-            raise Refused("S07", "`else` stands once, as the last arm of a case", self.place)
+            raise Problem("S07", "`else` stands once, as the last arm of a case", self.place)
         return x.Call("case", tuple(part for arm in arms for part in arm), place=self.place)
 
     def on_arm(self, condition: x.Expr, value: x.Expr) -> tuple[x.Expr, ...]:
@@ -337,11 +330,11 @@ class TreeBuilder:
         plain = digits[0].replace("_", "")
         if len(plain) > MAX_LITERAL_CHARS:
             message = f"a number of more than {MAX_LITERAL_CHARS} characters"
-            raise Refused("S08", message, place)
+            raise Problem("S08", message, place)
         value = float(plain) if re.search(r"[.eE]", plain) else int(plain)
         value = value * SUFFIXES[suffix] if suffix else value
         if abs(value) == float("inf"):
-            raise Refused("S08", f"`{token}` is too large for a number", place)
+            raise Problem("S08", f"`{token}` is too large for a number", place)
         if isinstance(value, float) and value == int(value) and abs(value) < 2**53:
             value = int(value)  # below 2**53 a float holds every whole number exactly
         return x.Const(value, str(token) if suffix or "_" in token else "", place=place)
@@ -355,7 +348,7 @@ class TreeBuilder:
             return match[1]
         code = int(match[2], 16)
         if code > 0x10FFFF:
-            raise Refused("S09", f"`{match[0]}` is not a character", self.place)
+            raise Problem("S09", f"`{match[0]}` is not a character", self.place)
         return chr(code)
 
 

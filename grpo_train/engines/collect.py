@@ -1,4 +1,4 @@
-"""What other engines say, as rollouts."""
+"""Rollouts from the completions of engines that are not ours."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def collect(
 
 
 def check_sampling(sampling: Sampling, name: str) -> None:
-    """These engines do not say which tokens they cut, and without that every ratio is biased."""
+    """Refuse top-p and top-k: engines that do not report the cut tokens would bias all ratios."""
     if sampling.cuts:
         raise EngineError(
             f"the engine `{name}` cannot report which tokens top_p and top_k leave\n"

@@ -1,8 +1,8 @@
 """transformers' continuous batching, over the live weights with its own paged attention.
 
-A manager is made for every call: a persistent one would go on with keys and values of prompts that
-the weights before the update made (2.3–5.0 nats of error). Its draws depend on how requests happen
-to meet in a batch, so a run with it is not repeated bit for bit.
+Every call makes a new manager: a persistent one would go on with prompts' keys and values from the
+weights before the update (an error of 2.3–5.0 nats). Draws depend on which requests happen to share
+a batch, so a run with this engine does not repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grpo_train.errors import EngineError
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Done, Rollouts, Sampling
 
-MAX_TOKENS = 8192  # of one forward pass
+MAX_TOKENS = 8192  # tokens of one forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,12 @@ class BatchingEngine:
         return collect(prompts, n, found, self.policy.eos_ids)
 
     def sync(self) -> None:
-        """Nothing: the weights are the trainer's own, and no cache outlives a call."""
+        """Nothing to do: the weights are the trainer's own, and no cache outlives a call."""
 
 
 @contextlib.contextmanager
 def _plain_attention(policy: Policy) -> Iterator[None]:
-    """Paged attention is a form of the model's own; ours knows no pages."""
+    """Within, the model's own attention, which has a paged form; ours has none."""
     with policy.attention(ours=False), torch.no_grad():
         policy.model.eval()
         yield

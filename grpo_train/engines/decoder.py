@@ -2,10 +2,11 @@
 
 With one token a row, a model's own modules spend more time between the products than in them.
 Llama, Mistral, Qwen 2 and Qwen 3 have one block in common (norm, attention with rotary positions,
-norm, gated MLP); it is written out here over copies of the weights that suit a step: matrices that
-read the same input are one, in oneDNN's layout on a CPU, in bf16 on CUDA. The copies live as long
-as one batch of rollouts, in which weights do not change, with adapters merged in. Other models,
-and those that are sharded or too large to be copied, decode through their own forward.
+norm, gated MLP). It is written out here over copies of the weights that suit a step: matrices that
+read the same input are joined into one, in oneDNN's layout on a CPU, in bf16 on CUDA. The copies
+live as long as one batch of rollouts, in which weights do not change, with adapters merged in.
+Other models, and those that are sharded or too large to be copied, decode through their own
+forward.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from grpo_train.model.onednn import PACK_BYTES, Frozen
 from grpo_train.model.policy import ADAPTER, Policy, low_rank
 from grpo_train.model.tree_attention import Rules
 
-KINDS = ("llama", "mistral", "qwen2", "qwen3")  # config.model_type of those with this block
+KINDS = ("llama", "mistral", "qwen2", "qwen3")  # `config.model_type` of models with this block
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Norm:
 
     @staticmethod
     def of(module: Any) -> Norm:
-        """Of a model's own."""
+        """The norm of a model's own module."""
         return Norm(module.weight, module.variance_epsilon)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -43,11 +44,11 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One layer."""
+    """One layer: copies of its weights, and how it attends."""
 
     before: Norm
     qkv: Frozen  # h → queries, keys, values
-    head_norm: Norm | None  # Qwen 3: of every head of queries and keys
+    head_norm: Norm | None  # Qwen 3 norms every head of queries and keys
     out: Frozen
     between: Norm
     gate_up: Frozen
@@ -64,7 +65,9 @@ class Block:
         def frozen(*modules: Any) -> Frozen:
             return Frozen.of([_merged(module) for module in modules], rows, dtype)
 
-        whole = config.model_type == "mistral"  # all its layers slide; elsewhere each one knows
+        whole = (
+            config.model_type == "mistral"
+        )  # in Mistral all layers slide; elsewhere each says so itself
         window = config.sliding_window if whole else getattr(attn, "sliding_window", None)
         return Block(
             Norm.of(layer.input_layernorm),
@@ -103,11 +106,11 @@ class Decoder:
     rotary: Any
     blocks: list[Block]
     norm: Norm
-    dtype: torch.dtype  # of what comes out; norms and sums are in that of the weights
+    dtype: torch.dtype  # of the output; norms and sums have the dtype of the weights
 
     @staticmethod
     def of(policy: Policy, rows: int) -> Decoder | None:
-        """Copies of the policy's weights; None where the model's own forward has to do."""
+        """A decoder over copies of the policy's weights; None where only its own forward works."""
         if not copied_bytes(policy):
             return None
         config, trunk = policy.model.config, policy.model.base_model
@@ -127,35 +130,35 @@ class Decoder:
 
 
 def copied_bytes(policy: Policy) -> int:
-    """How large a decoder's copies are; 0 where there is none."""
+    """Size of a decoder's copies in bytes; 0 where the policy has no decoder."""
     if policy.model.config.model_type not in KINDS or policy.own is None:
         return 0
     bases = [_base(m) for layer in policy.model.base_model.layers for m in _linear(layer)]
     if any(base is None for base in bases):
         return 0
     size = sum(base.weight.numel() for base in bases if base) * policy.compute.itemsize
-    # A GPU's launches cost more than the copies' memory, which the plan counts.
+    # On a GPU launches cost more time than the copies are worth in memory; the plan counts them.
     return size if size <= PACK_BYTES or policy.device.type == "cuda" else 0
 
 
 def _linear(layer: Any) -> list[Any]:
-    """A layer's seven."""
+    """The seven linear modules of a layer."""
     attn, mlp = layer.self_attn, layer.mlp
     mixers = [attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj]
     return [*mixers, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def _base(module: Any) -> nn.Linear | None:
-    """The layer itself, or under its adapter; None where it is none or has a shard of a weight."""
+    """The linear layer, without its adapter; None for other modules and for sharded weights."""
     base = getattr(module, "base_layer", module)
     whole = isinstance(base, nn.Linear) and type(base.weight) is nn.Parameter
     return base if whole else None
 
 
 def _merged(module: Any) -> tuple[Tensor, Tensor | None]:
-    """A layer's weight, its adapter merged in, and its bias."""
+    """Weight and bias of a layer, its adapter merged in."""
     base = _base(module)
-    assert base is not None  # `copied_bytes` has looked
+    assert base is not None  # `copied_bytes` has checked it
     if base is module:
         return base.weight, base.bias
     factors = (module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight)
@@ -163,7 +166,7 @@ def _merged(module: Any) -> tuple[Tensor, Tensor | None]:
 
 
 def _head_norm(attn: Any, config: Any) -> Norm:
-    """Queries' and keys' as one, a weight a head."""
+    """The norms of queries and keys as one, with a weight for each head."""
     counts = (config.num_attention_heads, config.num_key_value_heads)
     parts = zip((attn.q_norm, attn.k_norm), counts, strict=True)
     weight = torch.cat([norm.weight.expand(count, -1) for norm, count in parts])
@@ -171,6 +174,6 @@ def _head_norm(attn: Any, config: Any) -> Norm:
 
 
 def _rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary positions (Su et al. 2021) of [R, heads, D]; the sine has the first half's sign."""
+    """Rotary positions (Su et al. 2021) of [R, heads, D]; the sine's first half comes negated."""
     cos, sin = turn
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

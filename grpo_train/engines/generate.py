@@ -1,8 +1,9 @@
 """Sampling through a model's own `generate`, with its own cache: what any causal model can do.
 
-For models whose memory of a text is more than keys and values (states of Mamba, convolutions of
-LFM2), and for those that take no 4-D mask. Rows are as long as each other in every call, so nothing
-is padded; tokens are drawn by the engine's own `draw`, from the trainer's own output layer.
+It serves models that remember more of a text than keys and values (the states of Mamba, the
+convolutions of LFM2), and those that take no 4-D mask. All prompts of a call have one length, so
+nothing is padded. Tokens are drawn as everywhere else (`drawing.py`), from the trainer's own output
+layer.
 """
 
 from __future__ import annotations
@@ -14,32 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grpo_train.engines import native
+from grpo_train.engines import drawing
 from grpo_train.model.logprobs import Support
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Rollouts, Sampling, uniforms
 
 
 class _Drawer:
-    """What `generate` asks for scores: the drawn token's is 0, every other one's −inf."""
+    """A logits processor that draws: the drawn token's score is 0, all others are −inf."""
 
     def __init__(self, policy: Policy, sampling: Sampling, uniform: Tensor) -> None:
         self.policy, self.sampling, self.uniform = policy, sampling, uniform
         self.head = policy.head
-        self.hidden = torch.zeros(())  # of every row's last token
-        self.drawn: list[tuple[Tensor, Tensor, Tensor]] = []  # a step
-        self.kept: list[Tensor] = []  # a step: what could have been drawn [R, V]
+        self.hidden = torch.zeros(())  # [R, h] of the rows' last tokens
+        self.drawn: list[tuple[Tensor, Tensor, Tensor]] = []  # one entry a step
+        self.kept: list[Tensor] = []  # one entry a step: which tokens could have been drawn [R, V]
 
     def watch(self, _: Any, inputs: tuple[Any, ...]) -> None:
-        """Before the output layer: its input."""
+        """Keep the input of the output layer; a hook that is called before it."""
         self.hidden = inputs[0][:, -1].to(self.policy.compute)
 
     def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
         logits = self.head.logits(self.hidden, self.sampling.temperature)
         if self.sampling.cuts:
-            logits = native.cut_logits(logits, self.sampling)
+            logits = drawing.cut_logits(logits, self.sampling)
             self.kept.append(~logits.isinf().cpu())
-        found = native.draw(logits, self.uniform[:, len(self.drawn)])
+        found = drawing.draw(logits, self.uniform[:, len(self.drawn)])
         self.drawn.append(found)
         chosen = torch.full_like(scores, -torch.inf)
         return chosen.scatter_(1, found[0][:, None], 0.0)
@@ -83,12 +84,12 @@ def generate(
         logprobs[used],
         entropy[used],
         (last == eos).any(dim=1),
-        _support([kept for row in range(total) for kept in masks[row]]) if sampling.cuts else None,
+        Support.of([ids for row in range(total) for ids in masks[row]]) if sampling.cuts else None,
     )
 
 
 def _batches(prompts: Sequence[list[int]], n: int, max_rows: int) -> Iterator[list[int]]:
-    """Rows whose prompts are as long as each other."""
+    """Batches of rows whose prompts have the same length."""
     order = sorted(range(len(prompts) * n), key=lambda row: len(prompts[row // n]))
     for _, alike in groupby(order, key=lambda row: len(prompts[row // n])):
         rows = list(alike)
@@ -96,7 +97,7 @@ def _batches(prompts: Sequence[list[int]], n: int, max_rows: int) -> Iterator[li
 
 
 def _run(policy: Policy, texts: list[list[int]], limit: int, drawer: _Drawer) -> None:
-    """Let the model continue some texts of one length with what the drawer draws."""
+    """Let the model continue texts of one length with the tokens that the drawer draws."""
     from transformers import GenerationConfig
 
     make: Any = GenerationConfig  # untyped
@@ -120,9 +121,3 @@ def _run(policy: Policy, texts: list[list[int]], limit: int, drawer: _Drawer) ->
     finally:
         hook.remove()
         model.generation_config = usual
-
-
-def _support(kept: list[Tensor]) -> Support:
-    """The tokens kept at every position, flat."""
-    sizes = torch.tensor([0] + [len(ids) for ids in kept])
-    return Support(torch.cat(kept) if kept else sizes[:0], sizes.cumsum(0))

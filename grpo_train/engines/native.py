@@ -1,12 +1,13 @@
 """The native engine: samples from the live weights, so its logprobs are the trainer's.
 
-No weight sync. It drives the model's own forward through a cache of ours (`cache.py`):
+There is no weight sync. The engine drives the model's own forward through a cache of ours
+(`model/kv_cache.py`):
 
-- where the model's blocks are the common ones, a token's step is done without its modules
-  (`decoder.py`), over copies that live as long as the batch;
+- where the model has the block that most models share, a step is computed without its modules
+  (`decoder.py`), over copies of the weights that live as long as the batch;
 - a prompt is prefilled once for its group, many prompts in one row, and its last hidden state gives
   the group's first tokens;
-- finished rows are compacted away and their places are refilled from the queue of groups, so the
+- rows that have finished give their places to live ones and to groups that wait in a queue, so the
   batch has no dead rows;
 - the uniform number behind a token is a hash of (seed of the row, token index): a completion does
   not depend on the batch that it was sampled in, and a resumed run repeats it.
@@ -24,7 +25,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from grpo_train import distributed
+from grpo_train.engines import drawing
 from grpo_train.engines.decoder import Decoder
+from grpo_train.engines.generate import generate
 from grpo_train.errors import EngineError
 from grpo_train.model.cuda_graphs import Extent, Replays
 from grpo_train.model.kv_cache import ForkedCache
@@ -34,65 +37,11 @@ from grpo_train.model.policy import Policy
 from grpo_train.model.tree_attention import TreeLayout
 from grpo_train.rollouts import Done, Rollouts, Sampling, uniforms
 
-PREFILL_TOKENS = 16_384  # of one forward pass; bounds its activations
-BLOCK = 64  # tokens of the vocabulary that are drawn together at first
+PREFILL_TOKENS = 16_384  # prompt tokens of one forward pass: bounds its activations
 
 
-# -- sampling --------------------------------------------------------------------------------------
-
-
-def cut_logits(logits: Tensor, sampling: Sampling) -> Tensor:
-    """−inf outside the top-k and then the top-p tokens; the most likely token always stays."""
-    if 0 < sampling.top_k < logits.shape[-1]:
-        least = logits.topk(sampling.top_k, dim=-1).values[..., -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    if sampling.top_p < 1.0:
-        ordered, index = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
-        before[..., 0] = 0
-        drop = torch.zeros_like(logits, dtype=torch.bool)
-        drop.scatter_(-1, index, before >= sampling.top_p)
-        logits = logits.masked_fill(drop, -torch.inf)
-    return logits
-
-
-def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One token a row by inverting the distribution function: ids, logprobs, entropy, all [R].
-
-    `logits` [R, V] fp32 with temperature and cuts applied, `uniform` [R] float64. First a block of
-    the vocabulary is drawn, then a token in it: cumulative sums are float64, because in fp32 the
-    tail of a large vocabulary would be lost, and those over all tokens are slow.
-    """
-    # Bounded, so that a token that was cut has probability 0, and 0 · log 0 is 0.
-    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp_(min=-1e4)
-    mass = shifted.exp()
-    blocks = pad(mass, (0, -mass.shape[1] % BLOCK)).view(len(mass), -1, BLOCK)
-    ends = blocks.sum(dim=-1).double().cumsum(dim=-1)
-    total = ends[:, -1:]
-    target = uniform[:, None] * total
-    block = _first_above(ends, target)
-    chosen = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
-    rest = target - pad(ends, (1, 0)).gather(1, block)
-    ids = block * BLOCK + _first_above(chosen.double().cumsum(dim=-1), rest)
-    log_total = total.log()
-    logprob = shifted.gather(1, ids) - log_total
-    entropy = log_total.squeeze(1) - mass.mul_(shifted).sum(dim=-1) / total.squeeze(1)
-    return ids.squeeze(1), logprob.squeeze(1).float(), entropy.float()
-
-
-def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
-    """[R, 1] the first place of a row [R, n] that is above `target` [R, 1]: never one without mass,
-    and one there is, because the target is held below the row's end."""
-    end = cumulative[:, -1:]
-    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))
-    return torch.searchsorted(cumulative, target, right=True)
-
-
-# -- the engine ------------------------------------------------------------------------------------
-
-
-# From the fastest to what any model can do: a step without modules (where there is one), the
-# model's forward with our attention, with its own attention and a mask, and with its own cache too.
+# From the fastest to what any model can do: a decoder of ours without modules; the model's forward
+# with our attention; the same with its own attention and a mask; its own `generate` and cache.
 Way = Literal["step", "ours", "masked", "own"]
 WAYS: tuple[Way, ...] = ("step", "ours", "masked", "own")
 
@@ -103,8 +52,8 @@ class NativeEngine:
 
     policy: Policy
     max_rows: int = 256
-    fixed: bool = False  # steps of few sizes, as always on CUDA, where they are replayed
-    way: Way | None = None  # None: by the attention that the model has now, unproven
+    fixed: bool = False  # round the sizes of steps to a few, as on CUDA, where steps are replayed
+    way: Way | None = None  # None: the best for the model's present attention, untested
     copies: ClassVar[bool] = False
 
     def generate(
@@ -123,8 +72,6 @@ class NativeEngine:
         attention = self.policy.attention(ours=way in ("step", "ours"))
         with distributed.gathered(model), torch.inference_mode(), attention:
             if way == "own":
-                from grpo_train.engines.generate import generate
-
                 return generate(self.policy, prompts, n, sampling, seeds, self.max_rows)
             decoder = Decoder.of(self.policy, rows) if way == "step" else None
             run = _Run(self, decoder, prompts, n, sampling, seeds, done)
@@ -132,11 +79,11 @@ class NativeEngine:
                 return run.finish()
 
     def sync(self) -> None:
-        """Nothing: the weights are the trainer's own."""
+        """Nothing to do: the weights are the trainer's own."""
 
 
 class _Run:
-    """One call of `generate`: the state that lives as long as its rows do."""
+    """The state of one call of `generate`."""
 
     def __init__(
         self,
@@ -160,23 +107,23 @@ class _Run:
         self.entropy = torch.zeros(total + 1, limit, device=device)
         self.length = torch.zeros(total, dtype=torch.int64)
         self.stopped = torch.zeros(total, dtype=torch.bool)
-        self.left = [n] * len(prompts)  # completions of each prompt to come
+        self.left = [n] * len(prompts)  # completions of each prompt that are not finished
         self.kept: dict[int, list[Tensor]] = {}
         self.eos = torch.tensor(policy.eos_ids, device=device)
-        # Groups in parts where a whole one does not fit.
+        # Groups, or parts of a group that is larger than the batch; the next one is last.
         size = min(n, self.room)
         self.queue = [
             (p, range(p * n + i, p * n + min(i + size, n)))
             for p in range(len(prompts))
             for i in range(0, n, size)
         ][::-1]
-        # Twice as many prompts as rows of whole groups need: stragglers hold theirs.
+        # Twice as many prompts as fit with whole groups: a group's last rows hold its prompt.
         slots = min(len(self.queue), 2 * -(-self.room // max(size, 1)))
         width = max(map(len, prompts), default=1)
         most = Extent(self.room, limit, slots, width, size)
         fixed = decoder is not None and (engine.fixed or device.type == "cuda")
         self.cache = ForkedCache(most, device, policy.held, shared=policy.ours, fixed=fixed)
-        # Which completion; a place without a row writes to a line behind them all.
+        # The completion of each row; a place without a row writes to an extra line at the end.
         self.row = torch.full((self.room,), total, device=device)
         self.next = torch.zeros(self.room, dtype=torch.int64, device=device)  # token to feed
         self.steps = 0
@@ -184,7 +131,7 @@ class _Run:
         self.replays = Replays(device) if fixed else None
 
     def finish(self) -> Rollouts:
-        """Run until the queue and the rows are empty."""
+        """Decode until no group waits and no row is live; all rollouts."""
         while self.queue or self.cache.live:
             if self._fits():
                 self._refill()
@@ -193,13 +140,13 @@ class _Run:
         return self._rollouts(range(len(self.prompts)))
 
     def _fits(self) -> bool:
-        """Whether the next group has a place."""
+        """Whether the next group fits into the batch."""
         live, used, room = self.cache.live, self.cache.used, self.cache.room
         free = room.rows - live
         return bool(self.queue) and free >= len(self.queue[-1][1]) and used < room.prompts
 
     def _refill(self) -> None:
-        """Take as many groups as fit, prefill their prompts together, draw their first tokens."""
+        """Take the groups that fit, prefill their prompts together, and draw their first tokens."""
         while self._fits():
             taken: list[tuple[int, range]] = []
             tokens, first = 0, self.cache.live
@@ -219,9 +166,9 @@ class _Run:
         self._retire()
 
     def _prefill(self, prompts: list[int]) -> Tensor:
-        """Keys and values of the last slots' prompts; the hidden state [K, h] of each one's end."""
+        """Cache the prompts of the last slots; the hidden state [K, h] at the end of each."""
         cache, policy = self.cache, self.policy
-        if not cache.shared and len(prompts) > 1:  # only our attention keeps them apart in a row
+        if not cache.shared and len(prompts) > 1:  # only our attention keeps prompts in a row apart
             used, found = cache.used, []
             for i, prompt in enumerate(prompts):
                 cache.used = used - len(prompts) + i + 1
@@ -239,7 +186,7 @@ class _Run:
         return hidden[0, [end - 1 for end in ends]]
 
     def _decode(self) -> None:
-        """One token for every live row."""
+        """Decode one token for every live row."""
         self.steps += 1
         live = self.cache.live
         extent = self.cache.begin(self.steps - min(self.joined[:live]))
@@ -248,7 +195,7 @@ class _Run:
         self._retire()
 
     def _step(self, extent: Extent) -> Tensor | None:
-        """What of it may be replayed: only the extent and what stands in tensors may differ."""
+        """The part of a step that CUDA replays: it may depend only on the extent and on tensors."""
         cache, rows = self.cache, extent.rows
         positions = cache.positions()
         if self.decoder is not None:
@@ -259,12 +206,12 @@ class _Run:
         return self._sample(hidden, slice(0, rows))
 
     def _sample(self, hidden: Tensor, at: slice) -> Tensor | None:
-        """Draw the next token of the rows at some places; logits, where some tokens are cut."""
+        """Draw the next token of the rows at some places; their logits if some tokens are cut."""
         logits = self.head.logits(hidden, self.sampling.temperature)
         if self.sampling.cuts:
-            logits = cut_logits(logits, self.sampling)
+            logits = drawing.cut_logits(logits, self.sampling)
         row, count = self.row[at], self.cache.count[at]
-        token, logprob, entropy = draw(logits, self.uniform[row, count])
+        token, logprob, entropy = drawing.draw(logits, self.uniform[row, count])
         self.ids[row, count] = token
         self.logprobs[row, count] = logprob
         self.entropy[row, count] = entropy
@@ -272,7 +219,7 @@ class _Run:
         return logits if self.sampling.cuts else None
 
     def _keep_support(self, at: slice, logits: Tensor | None) -> None:
-        """Remember which tokens could have been drawn; None: all."""
+        """Remember which tokens could have been drawn; `logits` None means all."""
         if logits is not None:
             rows = self.row[at].tolist()
             mask = ~logits[: len(rows)].isinf()
@@ -281,10 +228,12 @@ class _Run:
                 self.kept.setdefault(i, []).append(kept)
 
     def _retire(self) -> None:
-        """Close finished rows and put the others in their places."""
+        """Close rows that have finished, and move others into their places."""
         cache = self.cache
         ended = (self.next[: cache.live, None] == self.eos).any(dim=1).tolist()
-        last = self.steps - self.sampling.max_tokens + 1  # joined then: at the limit now
+        last = (
+            self.steps - self.sampling.max_tokens + 1
+        )  # rows that joined by then are at the limit now
         finished = [i for i, end in enumerate(ended) if end or self.joined[i] <= last]
         if finished:
             rows = self.row[finished].tolist()
@@ -297,11 +246,11 @@ class _Run:
             for a, b in zip(source, target, strict=True):
                 self.joined[b] = self.joined[a]
             self._tell(rows)
-        if finished or self.joined[cache.live - 1] == self.steps:  # some have come
+        if finished or self.joined[cache.live - 1] == self.steps:  # some rows are new
             cache.arrange()
 
     def _tell(self, finished: list[int]) -> None:
-        """Say which groups are complete while others are not."""
+        """Report groups that are complete while others are not."""
         for row in finished:
             self.left[row // self.n] -= 1
         if self.done is not None and (self.queue or self.cache.live):
@@ -310,7 +259,7 @@ class _Run:
                 self.done(prompts, self._rollouts(prompts))
 
     def _rollouts(self, prompts: Sequence[int]) -> Rollouts:
-        """The groups of some prompts, in that order: flat tensors."""
+        """The rollouts of some prompts, in that order, as flat tensors."""
         rows = [p * self.n + i for p in prompts for i in range(self.n)]
         length = self.length[rows]
         used = torch.arange(self.sampling.max_tokens)[None, :] < length[:, None]
@@ -324,11 +273,11 @@ class _Run:
             logprobs,
             entropy,
             self.stopped[rows],
-            self._support(rows) if self.sampling.cuts else None,
+            self._support(rows),
         )
 
-    def _support(self, rows: list[int]) -> Support:
-        """The tokens kept at every position of some rows, flat."""
-        masks = [ids for i in rows for ids in self.kept.get(i, [])]
-        sizes = torch.tensor([0] + [len(ids) for ids in masks])
-        return Support(torch.cat(masks) if masks else sizes[:0], sizes.cumsum(0))
+    def _support(self, rows: list[int]) -> Support | None:
+        """The tokens that could have been drawn for some rows; None where none was cut."""
+        if not self.sampling.cuts:
+            return None
+        return Support.of([kept for row in rows for kept in self.kept.get(row, [])])

@@ -25,8 +25,8 @@ from grpo_train.errors import EngineError
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Done, Rollouts, Sampling
 
-PARALLEL = 128  # requests at a time; the server batches them
-TIMEOUT_S = 1800  # of one completion: a long one behind many others
+PARALLEL = 128  # requests at the same time, which the server batches
+TIMEOUT_S = 1800  # for one completion, which may be long and wait behind many others
 
 
 class ServerEngine:
@@ -80,7 +80,7 @@ class ServerEngine:
         }
 
     def sync(self) -> None:
-        """Write the policy's weights where the server reads them, and have it do so."""
+        """Write the policy's weights to the shared folder and make the server load them."""
         self.policy.save(self.folder)
         if distributed.rank() == 0:
             weights = {"weights_path": str(self.folder.resolve())}
@@ -89,7 +89,7 @@ class ServerEngine:
         distributed.barrier()
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The server's answer; EngineError with its words where it refuses."""
+        """The server's response; EngineError with its message if it refuses."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json"}

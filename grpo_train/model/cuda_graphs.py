@@ -2,9 +2,9 @@
 
 A step is hundreds of kernels of a few microseconds: launching them one by one costs more than they
 do. So a step is a function of an extent (how much of each buffer it reads) and of tensors that stay
-where they are: the first of an extent is run, the second is captured, and from then on it is
+where they are. The first step of an extent is run, the second is captured, and all later ones are
 replayed. Graphs live as long as one batch of rollouts, like the copies of the weights that they
-read, and share their memory, because one runs at a time and what it gives back is read at once.
+read. They share their memory, because only one runs at a time and its result is read at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Replay = tuple[Callable[[], None], Tensor | None]  # run it again; what it then gives back
-LEAST = 64  # tokens of a row or a prompt that a rounded extent reads
+Replay = tuple[Callable[[], None], Tensor | None]  # runs a step again, and where its result is
+LEAST = 64  # smallest number of tokens in a rounded extent: shorter ones cost no less
 
 
 def rounded(n: int, most: int, least: int = 1) -> int:
@@ -33,7 +33,7 @@ def rounded(n: int, most: int, least: int = 1) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much of the buffers a step reads."""
+    """How much of the buffers a step reads; all numbers are upper bounds."""
 
     rows: int
     columns: int  # tokens of a row
@@ -42,7 +42,7 @@ class Extent:
     group: int  # rows of a prompt
 
     def rounded(self, room: Extent) -> Extent:
-        """One of a few that hold it, `room` at most."""
+        """The smallest of a few fixed extents that holds this one, `room` at most."""
         return Extent(
             rounded(self.rows, room.rows),
             rounded(self.columns, room.columns, LEAST),
@@ -56,9 +56,9 @@ Step = Callable[[Extent], Tensor | None]
 
 
 class Replays:
-    """Steps that have been captured, by their extents; on a CPU steps are just run.
+    """Captured steps by their extents; on a CPU steps are simply run.
 
-    It does not keep the step: that would hold the buffers of a batch until garbage is collected.
+    The step itself is not kept: it would hold a batch's buffers until garbage is collected.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -68,7 +68,7 @@ class Replays:
         self.pool = torch.cuda.graph_pool_handle() if self.on else None
 
     def run(self, step: Step, extent: Extent) -> Tensor | None:
-        """What the step gives back; in the same memory at every call of an extent."""
+        """The step's result, which is in the same memory at every call of an extent."""
         if self.on and extent in self.met and extent not in self.known:
             try:
                 self.known[extent] = self.capture(step, extent)
@@ -87,9 +87,9 @@ class Replays:
         """Record the step's kernels without running them."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # Other threads may go on meanwhile: one of them scores.
+            # `thread_local` lets other threads go on meanwhile, such as the one that scores.
             with torch.cuda.graph(graph, self.pool, capture_error_mode="thread_local"):
                 out = step(extent)
         finally:
-            torch.cuda.set_stream(stream)  # a capture that fails does not give it back
+            torch.cuda.set_stream(stream)  # a failed capture does not restore it
         return graph.replay, out

@@ -1,10 +1,10 @@
-"""How the tokens of trees attend on CUDA: runs of queries, each with the keys that it may see.
+"""Attention of trees on CUDA: runs of queries, each with the keys that it may see.
 
-A packed row is its runs one behind the other, prompts and branches, so queries stay where they are;
-keys are gathered, a prompt's once for each of its branches. Flash attention takes both with their
-bounds (Dao 2023): nothing is padded and no mask is made. Causality is aligned at the ends, so a
-branch's first token sees the whole prompt. It knows no soft cap, and bf16 or fp16 only: the
-self-test before the first step decides whether it is used.
+A packed row is a sequence of runs, prompts and branches, so queries stay where they are; keys are
+gathered, a prompt's once for each of its branches. Flash attention (Dao 2023) takes both with their
+bounds, without padding or mask. It aligns causality at the ends, so a branch's first token sees the
+whole prompt. It has no soft cap, and takes bf16 and fp16 only: the self-test before the first step
+decides whether it is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from grpo_train.model.tree_attention import Rules
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Where S runs of a row end, and the keys of each."""
+    """The bounds of a row's S runs, and the keys of each run."""
 
     query_ends: Tensor  # [S + 1] int32, from 0
     key_ends: Tensor  # [S + 1] int32, from 0
@@ -34,7 +34,7 @@ class Runs:
 
     @staticmethod
     def of(prompts: Sequence[range], branches: Sequence[Sequence[range]]) -> Runs:
-        """From the spans of prompts and each one's branches, in the order of the row."""
+        """The runs of prompts' spans and their branches', in the order of the row."""
         runs: list[tuple[range, list[range]]] = []
         for prompt, spans in zip(prompts, branches, strict=True):
             runs.append((prompt, [prompt]))
@@ -62,7 +62,7 @@ class Runs:
         from torch.nn.attention.varlen import varlen_attn
 
         said = _said(varlen_attn, rules, query.shape[-1])
-        # Autocast leaves turned queries and keys wide.
+        # Under autocast, rotary positions leave queries and keys in fp32.
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
         k, v = (x.index_select(0, self.key) for x in (k, v))
         out = varlen_attn(
@@ -80,19 +80,19 @@ class Runs:
 
 @functools.cache
 def _parameters(attend: Callable[..., Any]) -> frozenset[str]:
-    """What a version of torch's function can be told."""
+    """The parameters of torch's function, which differ between its versions."""
     return frozenset(inspect.signature(attend).parameters)
 
 
 def _said(attend: Callable[..., Any], rules: Rules, dim: int) -> dict[str, Any]:
-    """A layer's rules in the words of this version of torch.
+    """A layer's rules as arguments for this version of torch.
 
     2.10 knows `is_causal`; 2.11 `scale` and `window_size`, whose right end 0 is causality; later
     ones want to be told of fewer heads of keys than of queries, which the kernel takes anyway.
     """
     known = _parameters(attend)
     if rules.cap:
-        raise NotImplementedError("flash attention knows no soft cap")
+        raise NotImplementedError("flash attention has no soft cap")
     said: dict[str, Any] = {}
     if "window_size" in known:
         said["window_size"] = (rules.window - 1 if rules.window else -1, 0)

@@ -1,12 +1,12 @@
-"""Keys and values of completions that are being decoded: a prompt's once for its group.
+"""Keys and values of completions that are being decoded, a prompt's once for its group.
 
-`ForkedCache` is a transformers cache and an attention layout in one. Rows of one prompt read its
-keys through one product, so a long prompt costs its group no more memory and hardly more time than
-one row. A row's own tokens stand in a buffer with a line a row: token t in column t, whatever the
-others do, so rows start and end when they like, and a finished row's line is taken by a live one.
+`ForkedCache` is both a transformers cache and an attention layout. Rows of one prompt read its keys
+through one product, so a long prompt costs a group no more memory and hardly more time than one
+row. A row's own tokens stand in a line of a buffer, token t in column t whatever the other rows do.
+So rows may start and end at any step, and a live row takes the line of one that has finished.
 
-A model whose attention is not ours (`shared` False) is handed whole keys, prompt and own, and a
-4-D mask: slower, but any decoder can do that.
+A model whose attention is not ours (`shared` False) gets whole keys, the prompt's and the row's,
+and a 4-D mask: slower, but every decoder takes them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Pairs = list[tuple[Tensor, Tensor]]  # keys and values of each layer
 
 
 class ForkedCache(Cache):
-    """Prompts [slots, kv, width, D] and rows [rows, kv, columns, D], a pair of each a layer.
+    """Keys and values of prompts [slots, kv, width, D] and rows [rows, kv, columns, D], by layer.
 
     Lines are in use from the front: `live` rows and `used` slots. Memory is taken at the first
-    write, when shapes are known. `dtype` is that of keys and values, `room` the most of everything.
-    A step reads as much as `extent` says: exactly what is in use, or, where it is `fixed`, somewhat
-    more, so that few extents occur; what it reads beyond is hidden, and what it writes there is
-    never read.
+    write, when shapes are known. `dtype` is that of keys and values, `room` the largest extent.
+    A step reads as much as `extent` says: what is in use, or somewhat more if it is `fixed`, so
+    that only a few extents occur. What it reads beyond is masked, what it writes there is never
+    read.
     """
 
     def __init__(
@@ -50,27 +50,35 @@ class ForkedCache(Cache):
         self.prompts: Pairs = []
         self.own: Pairs = []
         self.live = self.used = 0
-        self.slot = [0] * rows  # of each row: its prompt
+        self.slot = [0] * rows  # the prompt of each row
         self.prompt_length = [0] * slots
-        self.length = torch.zeros(rows, dtype=torch.int64, device=device)  # of a row's prompt
-        self.count = torch.zeros(rows, dtype=torch.int64, device=device)  # own tokens of each row
+        self.length = torch.zeros(
+            rows, dtype=torch.int64, device=device
+        )  # tokens of each row's prompt
+        self.count = torch.zeros(
+            rows, dtype=torch.int64, device=device
+        )  # tokens of each row after its prompt
         self.alive = torch.zeros(rows, dtype=torch.int64, device=device)  # 1: the row is in use
         self.place = torch.arange(rows, device=device)
-        self.layer = 0  # the last that has written
+        self.layer = 0  # the layer that has written last
         self.prefill: tuple[TreeLayout, slice] | None = None
         self.reach = 0  # tokens of the longest prompt in use
-        self.group = 0  # rows of the prompt that has most
+        self.group = 0  # rows of the prompt that has the most
         self.extent = Extent(0, 0, 0, 0, 0)
-        self.even = False  # whether all rows are alike, so that nothing is hidden
-        self.straight = False  # whether row i stands in the grid at i
-        self.grid = torch.zeros(slots * room.group, dtype=torch.int64, device=device)  # its rows
-        self.back = torch.zeros(rows, dtype=torch.int64, device=device)  # a row's place in it
-        self.masks: dict[int, Tensor | None] = {}  # what hides keys in this step, by window
+        self.even = False  # whether all rows have the same lengths, so that no key is masked
+        self.straight = False  # whether row i is at place i of the grid, so that nothing moves
+        self.grid = torch.zeros(
+            slots * room.group, dtype=torch.int64, device=device
+        )  # the rows, by prompt
+        self.back = torch.zeros(
+            rows, dtype=torch.int64, device=device
+        )  # the place of each row in the grid
+        self.masks: dict[int, Tensor | None] = {}  # biases of this step, by window
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """What a model's layer calls: write the new states, return all that it may see."""
+        """Called by the model's layers: write the new states; all states that they may see."""
         self.layer = layer_idx
         new = (key_states.to(self.dtype), value_states.to(self.dtype))
         while len(self.own) <= layer_idx:
@@ -93,25 +101,25 @@ class ForkedCache(Cache):
         return (keys, values) if self.shared else self._whole(keys, values)
 
     def _whole(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """A copy of the prompt before each row's own."""
+        """Keys and values with a copy of the prompt before each row's own."""
         slot = torch.tensor(self.slot[: self.live], device=self.device)
         pk, pv = (x[slot, :, : self.reach] for x in self.prompts[self.layer])
         return torch.cat([pk, keys], dim=2), torch.cat([pv, values], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Keys before the new one; positions are always passed beside it."""
+        """Number of keys before the new one; positions do not depend on it, they are passed too."""
         return 0 if self.prefill is not None else self.extent.reach + self.extent.columns - 1
 
     # -- between steps -----------------------------------------------------------------------------
 
     def take_slot(self, length: int) -> int:
-        """A place for one more prompt."""
+        """The slot of one more prompt."""
         self.prompt_length[self.used] = length
         self.used += 1
         return self.used - 1
 
     def take_rows(self, slot: int, count: int) -> slice:
-        """Places for some more rows of a prompt."""
+        """The places of some more rows of a prompt."""
         at = slice(self.live, self.live + count)
         self.slot[at] = [slot] * count
         self.length[at] = self.prompt_length[slot]
@@ -121,7 +129,7 @@ class ForkedCache(Cache):
         return at
 
     def close(self, finished: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Give up rows and prompts without rows; (source, target): which rows went where."""
+        """Drop rows that have finished, and prompts without rows; (from, to) of rows that moved."""
         left, gone = self.live - len(finished), set(finished)
         target = [i for i in finished if i < left]
         source = [i for i in range(left, self.live) if i not in gone]
@@ -139,7 +147,7 @@ class ForkedCache(Cache):
         return source, target
 
     def _close_slots(self) -> None:
-        """Move the last prompts into the places of those that no row needs any more."""
+        """Move the last prompts into the slots of those that no row needs any more."""
         needed = set(self.slot[: self.live])
         empty = [s for s in range(self.used) if s not in needed]
         left = self.used - len(empty)
@@ -154,7 +162,7 @@ class ForkedCache(Cache):
         self.used = left
 
     def arrange(self) -> None:
-        """Where rows stand from now on, until some come or go."""
+        """Compute the grid of rows by prompt, which holds until rows come or go."""
         slots, used = self.slot[: self.live], range(self.used)
         members: list[list[int]] = [[] for _ in used]
         for row, slot in enumerate(slots):
@@ -174,7 +182,7 @@ class ForkedCache(Cache):
         self.even = alike and set(self.prompt_length[: self.used]) == {self.reach}
 
     def begin(self, columns: int) -> Extent:
-        """A step for whose oldest row `columns` are enough: how much of the buffers it reads."""
+        """Begin a step whose oldest row has `columns` tokens; how much of the buffers it reads."""
         self.masks = {}
         self.extent = Extent(self.live, columns, self.used, self.reach, self.group)
         if self.fixed:
@@ -182,20 +190,20 @@ class ForkedCache(Cache):
         return self.extent
 
     def positions(self) -> Tensor:
-        """[rows, 1] of the tokens of a step."""
+        """Positions [rows, 1] of a step's tokens."""
         return (self.length + self.count)[: self.extent.rows, None]
 
     def end(self) -> None:
-        """Every row has a token more."""
+        """End a step: every live row has one more token."""
         rows = self.extent.rows
         self.count[:rows] += self.alive[:rows]
 
     # -- attention ---------------------------------------------------------------------------------
 
     def bias(self, window: int, dtype: torch.dtype) -> Tensor | None:
-        """[rows, 1, 1, reach + columns] what hides keys from a row's token; None: it sees all.
+        """What is added to scores [rows, 1, 1, reach + columns]; None where every key is seen.
 
-        In prefill: [1, 1, T, T], of one prompt.
+        In prefill it is [1, 1, T, T], of one prompt.
         """
         if self.prefill is not None:
             at = torch.arange(int(self.prefill[0].length), device=self.device)
@@ -238,15 +246,18 @@ class ForkedCache(Cache):
         return x.transpose(1, 2).flatten(2, 3)
 
     def _by_row(self, x: Tensor) -> Tensor:
-        """The inverse."""
+        """The inverse of `_by_prompt`."""
         rows, group = self.extent.rows, self.extent.group
         x = x.view(*x.shape[:2], group, -1, x.shape[3]).transpose(1, 2).flatten(0, 1)
         return x.index_select(0, self.back[:rows]) if self.fixed or not self.straight else x
 
 
 def _buffer(x: Tensor, room: Extent) -> Tensor:
-    """Zeros [rows, kv, columns, D] for states such as `x`; on a CPU column by column: those in use
-    lie together, and are read twice as fast."""
+    """Zeros [rows, kv, columns, D] for states such as `x`.
+
+    On a CPU they are laid out column by column: those in use lie together, which reads twice as
+    fast.
+    """
     (_, kv, _, dim), rows, columns = x.shape, room.rows, room.columns
     if x.is_cuda:
         return x.new_zeros(rows, kv, columns, dim)

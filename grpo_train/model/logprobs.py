@@ -1,9 +1,9 @@
 """hidden states → logprobs and entropy, without ever holding [T, V].
 
-The head is the largest tensor of a step: 8 × 1,024 tokens over a vocabulary of 150,000 are 4.6 GiB
-in fp32, three times over in a naive backward. Here tokens pass in chunks; each chunk's logits are
-made, read in fp32 and dropped; the backward pass makes them again. Small heads (all logits together
-under `KEEP_BYTES`) keep them, which saves that second product.
+Logits are the largest tensor of a step: those of 8 × 1,024 tokens over a vocabulary of 150,000 take
+4.6 GiB in fp32, and three times that in a naive backward pass. Here tokens pass in chunks, whose
+logits are computed, read in fp32 and dropped; the backward pass computes them again. If all logits
+together are small (`KEEP_BYTES`), they are kept, which saves that second product.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from grpo_train.model.onednn import pack, product
+from grpo_train.model.onednn import product, reordered
 
 CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk: bounds the head's working memory on a CPU
-CUDA_CHUNK_BYTES = 512 << 20  # smaller ones would read the head's weights more often than use them
-KEEP_BYTES = 64 << 20  # up to here it is cheaper to keep the logits than to make them again
+CUDA_CHUNK_BYTES = 512 << 20  # on a GPU smaller chunks spend their time on reading the weights
+KEEP_BYTES = 64 << 20  # up to here it is cheaper to keep the logits than to compute them again
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ class Head:
     packed: Tensor | None = None  # the weight once more, in oneDNN's layout
 
     def pack(self, rows: int, dtype: torch.dtype) -> Head:
-        """The same, faster for many inputs of `rows` rows in `dtype`; until the weights change."""
+        """The head, faster for inputs of `rows` rows in `dtype`, until the weights change."""
         weight = self.weight.detach()
         if weight.is_cuda:
             return replace(self, weight=weight.to(dtype))
-        return replace(self, weight=weight, packed=pack(weight, rows))
+        return replace(self, weight=weight, packed=reordered(weight, rows))
 
     def logits(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
         """[…, h] → fp32 logits […, V] (fp64 stays), divided by the temperature."""
@@ -65,8 +65,8 @@ class Head:
 class Support:
     """The tokens that top-p or top-k left: `ids` flat, token n's are `ids[start[n]:start[n+1]]`.
 
-    A logprob is of the distribution that was sampled from, so what the sampler cut is cut here too;
-    otherwise every ratio is off by the mass that was kept.
+    Logprobs are those of the distribution that was sampled from, so tokens that the engine cut are
+    cut here too; otherwise every ratio would be off by the mass that was kept.
     """
 
     ids: Tensor  # [K] int64
@@ -79,6 +79,12 @@ class Support:
         ends = pad(size.cumsum(0), (1, 0))
         at = torch.arange(int(ends[-1])) + torch.repeat_interleave(start - ends[:-1], size)
         return Support(self.ids[at], ends)
+
+    @staticmethod
+    def of(kept: list[Tensor]) -> Support:
+        """From the kept ids of every token."""
+        sizes = torch.tensor([0] + [len(ids) for ids in kept])
+        return Support(torch.cat(kept) if kept else sizes[:0], sizes.cumsum(0))
 
     @staticmethod
     def join(parts: list[Support]) -> Support:
@@ -209,7 +215,7 @@ def _entropy_grad(logp: Tensor, grad: Tensor, entropy: Tensor) -> Tensor:
 def _logit_grad(logp: Tensor, target: Tensor, grad: Tensor, add: Tensor | None) -> Tensor:
     """d (grad · logprob) / d z of one chunk [n, V], plus `add`.
 
-    In place: a head's memory traffic is its cost. Autograd notices if it is run a second time.
+    In place, because memory traffic is what a head costs; autograd refuses a second backward pass.
     """
     out = logp.exp_().mul_(-grad[:, None])
     out[torch.arange(len(target), device=target.device), target] += grad
@@ -226,7 +232,7 @@ def _through_cap(grad: Tensor, hidden: Tensor, at: slice, head: Head, temperatur
 
 
 def chunk_bytes(device: torch.device) -> int:
-    """How much memory the fp32 logits of one chunk may take."""
+    """Largest size of the fp32 logits of one chunk."""
     return CUDA_CHUNK_BYTES if device.type == "cuda" else CHUNK_BYTES
 
 

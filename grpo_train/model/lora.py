@@ -1,7 +1,9 @@
-"""Low-rank adapters (2106.09685) through peft: the base stays as it is, the reference is free.
+"""Low-rank adapters (2106.09685) through peft.
 
-The layers are put into the model in place, so that everything else sees the same model. Dropout is
-0: it would make every ratio noise. At the start B is 0, so policy and reference are equal.
+The base model stays as it is, so the reference needs no second copy: it is the policy with its
+adapters off. The layers are put into the model in place, so that everything else sees the same
+model. Dropout is 0, because it would make every ratio noise. At the start B is 0, so that policy
+and reference are equal.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def add_lora(policy: Policy, config: Lora, seed: int) -> Policy:
         lora_dropout=0.0,
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft's, about what it does by itself for Conv1D layers
+        warnings.simplefilter("ignore")  # peft warns of what it does by itself for Conv1D
         torch.manual_seed(seed)
         try:
             adapter: Any = get_peft_model(policy.model, settings)
@@ -46,7 +48,7 @@ def add_lora(policy: Policy, config: Lora, seed: int) -> Policy:
 
 
 def save_adapter(policy: Policy, folder: Path, weights: dict[str, Tensor]) -> None:
-    """In peft's own format, from all weights by name."""
+    """Save the adapter in peft's own format, from all weights by name."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -61,7 +63,7 @@ def save_adapter(policy: Policy, folder: Path, weights: dict[str, Tensor]) -> No
 
 
 def load_adapter(folder: Path) -> dict[str, Tensor]:
-    """What `save_adapter` wrote, by the names of the model's own parameters."""
+    """The weights that `save_adapter` wrote, by the names of the model's parameters."""
     from safetensors.torch import load_file
 
     found = {}

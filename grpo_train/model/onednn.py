@@ -2,9 +2,8 @@
 
 Torch multiplies fp32 matrices with MKL, which packs the weights anew in every call: at the 32 rows
 of a decoding step that costs as much as the product. Here a layer's class is swapped for one with
-the same weights and state, whose products oneDNN makes, in bf16 under autocast; while a rollout
-batch is decoded the weights do not change, and a copy in oneDNN's blocked layout serves all its
-steps.
+the same weights and state whose products oneDNN computes, in bf16 under autocast. While a rollout
+batch is decoded the weights do not change, so one copy in oneDNN's blocked layout serves all steps.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-PACK_BYTES = 4 << 30  # larger models are decoded from their own weights: the copy would not pay
+PACK_BYTES = 4 << 30  # larger models are decoded from their own weights: a copy costs too much
 ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
-BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # by this CPU
-DTYPES = (*[torch.float32] * ONEDNN, *[torch.bfloat16] * BF16)  # of oneDNN's products
+BF16 = ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # on this CPU
+DTYPES = (*[torch.float32] * ONEDNN, *[torch.bfloat16] * BF16)  # that oneDNN multiplies here
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -36,21 +35,21 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def pack(weight: Tensor, rows: int) -> Tensor | None:
+def reordered(weight: Tensor, rows: int) -> Tensor | None:
     """`weight` [out, in] in the layout that suits `rows` inputs; None where there is none."""
     if not _usable(weight, weight):
         return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-    return packed
+    found: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return found
 
 
 def _usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN has a product for it."""
+    """Whether oneDNN can multiply these two."""
     known = x.dtype == weight.dtype and x.dtype in DTYPES and x.numel() > 0
     return known and x.device.type == "cpu" and type(weight) in PLAIN
 
 
-PLAIN = (Tensor, torch.nn.Parameter)  # not a shard of a weight
+PLAIN = (Tensor, torch.nn.Parameter)  # types of whole weights, not of shards
 
 
 class _Product(torch.autograd.Function):
@@ -75,7 +74,7 @@ class _Product(torch.autograd.Function):
 
 
 class FastLinear(torch.nn.Linear):
-    """`torch.nn.Linear` with other kernels; `packed` is set while the weights do not change."""
+    """`torch.nn.Linear` through oneDNN; `packed` is set while the weights do not change."""
 
     packed: Tensor | None = None
 
@@ -99,13 +98,13 @@ def make_fast(model: torch.nn.Module) -> None:
 
 @contextlib.contextmanager
 def packed(model: torch.nn.Module, rows: int, dtype: torch.dtype) -> Iterator[None]:
-    """Within: products in `dtype` with packed weights, which must not change; no gradients."""
+    """Within, products are in `dtype` from packed weights, which must not change; no gradients."""
     layers = [module for module in model.modules() if isinstance(module, FastLinear)]
     size = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
     try:
         if size <= PACK_BYTES:
             for layer in layers:
-                layer.packed = pack(layer.weight.to(dtype), rows)
+                layer.packed = reordered(layer.weight.to(dtype), rows)
         yield
     finally:
         for layer in layers:
@@ -117,22 +116,22 @@ Pair = tuple[Tensor, Tensor | None]  # weight [out, in] and bias [out]
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Layers that read the same input, as one product with their weights as they are now."""
+    """Layers that read the same input, as one product with copies of their present weights."""
 
     weight: Tensor  # [out, in], packed where that helps
     bias: Tensor | None
 
     @staticmethod
     def of(layers: Sequence[Pair], rows: int, dtype: torch.dtype) -> Frozen:
-        """One behind the other, for inputs of `rows` rows."""
+        """The layers joined, for inputs of `rows` rows."""
         weight = torch.cat([weight for weight, _ in layers]).to(dtype)
         biases = [bias for _, bias in layers if bias is not None]
         bias = torch.cat(biases).to(dtype) if biases else None
-        ready = pack(weight, rows)
+        ready = reordered(weight, rows)
         return Frozen(weight if ready is None else ready, bias)
 
     def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """x Wᵀ + b, and + `add`, which may be wider."""
+        """x Wᵀ + b, plus `add`, which may have a wider dtype."""
         x = x.to(self.weight.dtype)
         if self.weight.layout is torch.strided:
             out = linear(x, self.weight, self.bias)

@@ -1,11 +1,11 @@
-"""How the tokens of trees attend, without a [T, T] mask.
+"""Attention of trees, a prompt with its completions, without a [T, T] mask.
 
-Trees lie end to end in one row. Every token goes through the linear layers once, without padding;
-only here prompts and branches are cut out: a prompt attends to itself, a branch to its prompt and
+Trees lie end to end in one row. Every token passes the linear layers once, without padding; only
+here are prompts and branches cut out: a prompt attends to itself, a branch to its prompt and
 itself. That costs P² + G·C·(P + C) instead of (P + G·C)², and is exact. The function is registered
 with transformers under `NAME`, so any model that hands its keyword arguments down to its attention
-runs unmodified: a layout travels down as `tree`, be it of packed trees (`TreeLayout`) or of rows
-that are being decoded (`cache.py`). Without a layout it is what the model would have done itself.
+runs unmodified: a layout is passed down as `tree`, either of packed trees (`TreeLayout`) or of rows
+that are being decoded (`kv_cache.py`). Without a layout the model's usual attention is computed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "grpo_tree"
-SCORES_BYTES = 64 << 20  # up to here scores are held: products of whole groups are faster
+SCORES_BYTES = 64 << 20  # largest scores held whole, which makes products of whole groups faster
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a layer says about its scores."""
+    """How a layer computes its scores: scale, soft cap and sliding window."""
 
     scale: float
     cap: float = 0.0  # Gemma 2: cap · tanh(x / cap); 0 = off
@@ -42,21 +42,21 @@ class Rules:
         return torch.softmax(scores, dim=-1).to(scores.dtype)  # autocast widens
 
     def near(self, query: Tensor, key: Tensor) -> Tensor:
-        """Which keys are not later than the query, nor outside its window, by positions."""
+        """Which keys, by position, are neither later than the query nor outside its window."""
         back = query - key
         return (back >= 0) & (back < self.window) if self.window else back >= 0
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """q [n, H, L, D], k and v [n, heads, K, D], bias [n, 1, L, K] → [n, H, L, D].
 
-        `bias` None is causality, where L = K; SDPA is faster with the word than with a mask.
+        `bias` None is plain causality, where L = K: SDPA is faster with its flag than with a mask.
         """
         if bias is None and not self.cap:
             gqa = q.shape[1] != k.shape[1]
             return scaled_dot_product_attention(
                 q, k, v, is_causal=True, scale=self.scale, enable_gqa=gqa
             )
-        # A GPU's kernels take a mask or fewer heads of keys than of queries, not both.
+        # A GPU's kernels take a mask, or fewer heads of keys than of queries, but not both.
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         if not self.cap:
             return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
@@ -67,13 +67,13 @@ class Rules:
 
 
 def hiding(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores: 0, and the smallest number for a key that is not seen."""
+    """What is added to scores: 0 for a visible key, the smallest number for a hidden one."""
     zero = torch.zeros((), dtype=dtype, device=visible.device)
     return torch.where(visible, zero, torch.finfo(dtype).min)
 
 
 class Attends(Protocol):
-    """A layout: knows which of the tokens that it laid out see each other."""
+    """A layout: it knows which of its tokens see each other."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, rules: Rules) -> Tensor:
         """query [R, H, T, D] → output [R, T, H, D]."""
@@ -93,7 +93,7 @@ class TreeLayout:
 
     @staticmethod
     def of(prompts: list[range], branches: list[list[range]]) -> TreeLayout:
-        """From the spans of prompts and each one's branches; one without tokens is not listed."""
+        """The layout of prompts' spans and their branches'; empty branches are left out."""
         prompt, prompt_on = _indices(prompts)
         group = max(map(len, branches), default=0)
         padded = [span for spans in branches for span in spans + [range(0)] * (group - len(spans))]
@@ -134,8 +134,10 @@ class TreeLayout:
         return result[None]
 
     def _visible(self, rules: Rules) -> tuple[Tensor | None, Tensor]:
-        """Of prompts [1, 1, P, P], None where that is plain causality, and of branches
-        [K, C, P + C]. Padding stands on the right: causality hides it from real tokens."""
+        """Visible keys of prompts [1, 1, P, P], None if plainly causal, and branches [K, C, P + C].
+
+        Padding is on the right, where causality hides it from real tokens.
+        """
         column = torch.arange(self.prompt.shape[1], device=self.prompt.device)
         at = torch.arange(self.branch.shape[2], device=self.prompt.device)
         far = rules.near(self.length[:, None, None] + at[:, None], column)
@@ -147,7 +149,7 @@ class TreeLayout:
     def _branches(
         self, row: tuple[Tensor, ...], prompt: tuple[Tensor, ...], bias: Tensor, rules: Rules
     ) -> Tensor:
-        """[K, G, C, H, D] of all branches, from q, k, v of the row and the prompts' k, v."""
+        """Attention [K, G, C, H, D] of branches, from the row's q, k, v and the prompts' k, v."""
         q, k, v = (x.index_select(0, self.branch.flatten()) for x in row)
         (trees, group, length), (heads, dim), kv = self.branch.shape, q.shape[1:], k.shape[1]
         pk, pv = prompt
@@ -207,7 +209,7 @@ def attention(
     tree: Attends | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """What a model's layer calls: query [R, H, T, D] → output [R, T, H, D]."""
+    """Attention as a model's layers call it: query [R, H, T, D] → output [R, T, H, D]."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rules = Rules(scale, softcap or 0.0, sliding_window or 0)
     if tree is not None:
@@ -223,6 +225,6 @@ def attention(
 
 
 def register() -> None:
-    """Make `NAME` known to transformers; its masks are SDPA's."""
+    """Register `NAME` with transformers, with the masks of SDPA."""
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)

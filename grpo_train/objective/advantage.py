@@ -1,13 +1,13 @@
 """reward [B] → advantage [B]: how much better than its group a completion was.
 
-Every function takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null)
-and returns an advantage of the same shape and dtype: 0 for a null row, exactly 0 for a group whose
-rewards tie. Rewards of null rows touch nothing: a group is the rows that have a reward.
+Every method takes `reward` [P, G] (P prompts, G completions each; NaN where the reward is null) and
+returns an advantage of the same shape and dtype: 0 for a null row, and exactly 0 for a group whose
+rewards tie. A null row changes nothing for the others: a group is the rows that have a reward.
 
-Ties are decided in one place, `has_signal`: by how far the rewards of a group lie apart, in units
-of their own size, never by a small std. In fp32 the mean of eight equal rewards is off by a
-rounding error in 41% of groups, and 0.1·1 + 0.2·1 is not 0.3·1; divided by its own std such an
-error is an advantage of 1.5. Where the methods come from:
+One function, `has_signal`, decides whether rewards tie: by how far those of a group lie apart,
+relative to their size, and never by a small standard deviation. In fp32 the mean of eight equal
+rewards is off by a rounding error in 41% of groups, and 0.1·1 + 0.2·1 is not 0.3·1; divided by its
+own standard deviation such an error would be an advantage of 1.5. The methods and their papers:
 
     grpo        (r − mean) / std              arXiv 2402.03300 §4.1.2
     dr_grpo     r − mean                      2503.20783 §3
@@ -23,19 +23,23 @@ error is an advantage of 1.5. Where the methods come from:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-# Rewards no further apart than this, in units of their size, are equal but for rounding: some 4,500
-# units in the last place of float64, which sums of thousands of terms stay below. The language's
-# `group.*` rules draw the line there too.
+from grpo_train.config import Advantage, AdvantageMethod
+from grpo_train.errors import ConfigError
+
+# Rewards whose difference is at most this share of their size differ by rounding alone. It is some
+# 4,500 units in the last place of float64; sums of thousands of terms stay below it. The language's
+# `group.*` rules use the same bound.
 SAME = 1e-12
-SAME_ULPS = 4  # of a coarser dtype; four of fp32 are 5e-7
-SAME_MOST = 5e-7  # of any dtype, so that a difference of 1e-6 is one
-# What rewards are made of is at least of this size, whatever they come to: terms that cancel, as in
-# 0.1 + 0.2 - 0.3, leave the rounding errors of large numbers on a small one.
+SAME_ULPS = 4  # units in the last place of a coarser dtype; four of fp32 are 5e-7
+SAME_MOST = 5e-7  # bound for any dtype, so that a difference of 1e-6 always counts
+# Rewards smaller than this are taken to be sums of terms of this size: where terms cancel, as in
+# 0.1 + 0.2 - 0.3, a small number has the rounding errors of larger ones.
 SIZE = 0.1
 
 
@@ -45,7 +49,7 @@ def valid_rows(reward: Tensor) -> Tensor:
 
 
 def rounding(size: Tensor) -> Tensor:
-    """How far apart numbers of a size may be and still be equal but for rounding."""
+    """The largest difference that rounding explains, for numbers of a size."""
     same = max(SAME, min(SAME_ULPS * torch.finfo(size.dtype).eps, SAME_MOST))
     return size.clamp(min=SIZE) * same
 
@@ -53,7 +57,7 @@ def rounding(size: Tensor) -> Tensor:
 def has_signal(reward: Tensor, *, noise: float = 0.0) -> Tensor:
     """Which groups teach something: [P] bool, False where all present rewards tie.
 
-    Rewards tie that differ by their rounding alone, and by `noise`, which they may bring with them.
+    Rewards also tie if they differ by rounding alone, or by no more than `noise`.
 
     >>> has_signal(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0], [float("nan"), 1.0, 1.0]]))
     tensor([False,  True, False])
@@ -72,9 +76,9 @@ def group_mean(reward: Tensor) -> Tensor:
 
 
 def centered(reward: Tensor, *, noise: float = 0.0) -> Tensor:
-    """r − mean, with ties and nulls exactly 0: what most methods start from.
+    """r − mean, exactly 0 for ties and nulls; most methods start from it.
 
-    Centered twice: the second time takes away the rounding error of the first mean.
+    The mean is taken off twice: the second time removes the rounding error of the first.
     """
     valid = valid_rows(reward)
     delta = reward - group_mean(reward)
@@ -93,7 +97,7 @@ def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
     >>> grpo(torch.tensor([[1.0, 0.0, 0.0, 1.0]])).round(decimals=3)
     tensor([[ 0.8660, -0.8660, -0.8660,  0.8660]])
     """
-    # A subnormal or overflowing std would scale the group by chance, so scale it out first.
+    # The std of tiny or huge rewards would underflow or overflow: their size is divided out first.
     delta = centered(reward)
     peak = delta.abs().amax(dim=-1, keepdim=True)
     unit = _over(delta, peak)
@@ -104,7 +108,7 @@ def grpo(reward: Tensor, *, ddof: int = 1) -> Tensor:
 
 
 def dr_grpo(reward: Tensor) -> Tensor:
-    """Centered only: a hard prompt is not louder than an easy one."""
+    """r − mean, not divided by σ, which would make very hard and very easy prompts louder."""
     return centered(reward)
 
 
@@ -142,7 +146,7 @@ def opo(reward: Tensor, length: Tensor) -> Tensor:
 
 
 def maxrl(reward: Tensor) -> Tensor:
-    """(r − mean) / mean for rewards ≥ 0: the log-likelihood of being right; rare wins are loud.
+    """(r − mean) / mean for rewards ≥ 0: maximises the log-likelihood of success.
 
     A group whose mean is not above 0 gets 0: the quotient has no meaning there.
     """
@@ -152,10 +156,10 @@ def maxrl(reward: Tensor) -> Tensor:
 
 
 def pass_at_k(reward: Tensor, *, k: int) -> Tensor:
-    """Each row's share in the group's expected best-of-k, less that of the others' best-of-k.
+    """Expected best of k completions with the row among them, less that without it.
 
-    Positive where a row raises the maximum of a random k-subset; at k = 1 it is `rloo`. Rows of
-    a group with fewer than k + 1 present rewards get `rloo` with the k that fits.
+    At k = 1 it is `rloo`. In a group with fewer than k + 1 present rewards, k is one less than
+    their number.
 
     >>> pass_at_k(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), k=2).round(decimals=3)
     tensor([[ 1.0000, -0.3330, -0.3330, -0.3330]])
@@ -193,8 +197,8 @@ def _mean_of_max(ascending: Tensor, k: int, empty: Tensor) -> Tensor:
 def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Weighted sum of each score's group z-scores, whitened over the batch.
 
-    `scores` are [P, G] each: a score with a large range cannot drown one with a small range.
-    A row that lacks one score takes part with the others.
+    `scores` are [P, G] each. A score with a large range cannot drown one with a small range, and a
+    row that lacks one score takes part with its others.
     """
     weights = weights or [1.0] * len(scores)
     total = torch.zeros_like(scores[0])
@@ -207,27 +211,58 @@ def gdpo(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Te
     return _over(total, total.std())
 
 
-METHODS: dict[str, Callable[[Tensor], Tensor]] = {
-    "grpo": grpo,
-    "dr_grpo": dr_grpo,
-    "rloo": rloo,
-    "batch_std": batch_std,
-    "reinforce": reinforce,
-    "maxrl": maxrl,
+# -- the methods by name ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """What a method may read: P groups of G completions, every tensor [P, G]."""
+
+    reward: Tensor  # NaN where it is null
+    length: Tensor  # tokens of each completion
+    scores: Mapping[str, Tensor]
+    config: Advantage = field(default_factory=Advantage)
+
+
+def _gdpo_by_config(groups: Groups) -> Tensor:
+    """`gdpo` of the scores that `advantage.scores` weighs; of all of them where it is empty."""
+    weights = groups.config.scores or dict.fromkeys(groups.scores, 1.0)
+    unknown = ", ".join(f"`{name}`" for name in weights if name not in groups.scores)
+    if unknown:
+        raise ConfigError(f"the ruleset has no score {unknown} - at `advantage.scores`")
+    return gdpo([groups.scores[name] for name in weights], list(weights.values()))
+
+
+#: A new method is one entry here, its name in `config.AdvantageMethod`, a law in
+#: tests/train/objective/test_advantage.py and a line in docs/training.md.
+METHODS: dict[AdvantageMethod, Callable[[Groups], Tensor]] = {
+    "grpo": lambda groups: grpo(groups.reward),
+    "dr_grpo": lambda groups: dr_grpo(groups.reward),
+    "rloo": lambda groups: rloo(groups.reward),
+    "batch_std": lambda groups: batch_std(groups.reward),
+    "reinforce": lambda groups: reinforce(groups.reward),
+    "maxrl": lambda groups: maxrl(groups.reward),
+    "opo": lambda groups: opo(groups.reward, groups.length),
+    "pass_at_k": lambda groups: pass_at_k(groups.reward, k=groups.config.k),
+    "gdpo": _gdpo_by_config,
 }
 
 
-def group_advantages(reward: Tensor, group_size: int, method: str = "grpo") -> Tensor:
-    """Advantages of `reward` [B], whose groups are `group_size` adjacent rows; float64 → float64.
+def group_advantages(reward: Tensor, group_size: int, method: AdvantageMethod = "grpo") -> Tensor:
+    """Advantages [B] of rewards alone [B], as if all completions were equally long.
+
+    Groups are `group_size` adjacent rows; float64 → float64.
 
     >>> group_advantages(torch.tensor([0.7, 0.7, 1.0, 0.0]), 2)
     tensor([ 0.0000,  0.0000,  0.7071, -0.7071])
     """
-    return METHODS[method](reward.view(-1, group_size)).view(-1)
+    grouped = reward.view(-1, group_size)
+    alone = Groups(grouped, torch.ones_like(grouped), {"reward": grouped})
+    return METHODS[method](alone).view(-1)
 
 
 def overlong(length: Tensor, *, limit: int, cache: int) -> Tensor:
-    """DAPO's soft penalty for length (2503.14476 Eq. 13): 0, then a slope of `cache` tokens, −1.
+    """DAPO's soft penalty for length (2503.14476 Eq. 13): 0 to −1 over the last `cache` tokens.
 
     >>> overlong(torch.tensor([10, 90, 95, 100, 120]), limit=100, cache=10)
     tensor([ 0.0000,  0.0000, -0.5000, -1.0000, -1.0000])

@@ -1,4 +1,4 @@
-"""logprobs → objective, KL, entropy: pure tensor functions, no config, no device.
+"""logprobs → objective, KL, entropy: pure tensor functions on any device.
 
 Tokens are flat: every tensor is [N], one entry a completion token that counts, and `row` [N] says
 which completion (0 … rows−1) a token belongs to. A completion is never cut over micro-batches, so
@@ -8,8 +8,8 @@ sequence-level terms are exact. Losses are minimised, and a step's loss is
 
 whatever the micro-batches: the weights come from the whole step, so micro-batches just add up.
 
-ρ = exp(logprob − old). At ρ = 1 every variant below has the gradient of REINFORCE, −A ∇logprob, and
-a value that says nothing: an on-policy loss near 0 is expected, watch the reward.
+ρ = exp(logprob − old). At ρ = 1 every loss below has the gradient of REINFORCE, −A ∇logprob. Its
+value says nothing: an on-policy loss near 0 is expected, so watch the reward.
 
     ppo     −min(ρA, clip(ρ, 1−low, 1+high) A)      GRPO 2402.03300; clip-higher DAPO 2503.14476
             with a dual clip for A < 0: loss ≤ dual |A|         1912.09729
@@ -28,14 +28,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Aggregation = Literal["token", "sequence", "constant", "prompt"]
-KLEstimator = Literal["k1", "k2", "k3"]
-LOG_RATIO_MAX = 20.0  # exp(20) is finite in fp32; such a token is clipped or masked anyway
+from grpo_train.config import Aggregation, KLEstimator, Loss, LossKind, MismatchLevel
+
+LOG_RATIO_MAX = 20.0  # keeps exp finite in fp32; such a token is clipped or masked anyway
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The trust region. 0 = off for `dual`; the papers' names."""
+    """The trust region: what bounds a token's ratio, under the papers' names; `dual` 0 is off."""
 
     low: float = 0.2
     high: float = 0.2
@@ -44,10 +44,15 @@ class Clip:
     tau_pos: float = 1.0  # sapo
     tau_neg: float = 1.05
 
+    @staticmethod
+    def of(c: Loss) -> Clip:
+        """The trust region of a config."""
+        return Clip(c.clip_low, c.clip_high, c.clip_dual, c.clip_cap, c.tau_pos, c.tau_neg)
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a loss reads, all [N]: `advantage` is the row's, spread over its tokens."""
+    """The tensors that a loss reads, all [N]; a row's advantage is repeated for its tokens."""
 
     logprobs: Tensor
     old_logprobs: Tensor
@@ -120,7 +125,9 @@ def sapo(tokens: Tokens, clip: Clip) -> Tensor:
     return -4 / tau * gate * tokens.advantage
 
 
-LOSSES: dict[str, Callable[[Tokens, Clip], Tensor]] = {
+#: A new loss is one entry here, its name in `config.LossKind`, a law in
+#: tests/train/objective/test_loss.py and a line in docs/training.md.
+LOSSES: dict[LossKind, Callable[[Tokens, Clip], Tensor]] = {
     "ppo": ppo,
     "gspo": gspo,
     "gmpo": gmpo,
@@ -132,15 +139,41 @@ LOSSES: dict[str, Callable[[Tokens, Clip], Tensor]] = {
 # -- aggregation -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Token counts of a step's rows, all float64: integers would divide into fp32."""
+
+    n: Tensor  # [B] tokens of each row, 0 where it does not count
+    count: Tensor  # rows that count
+    group_size: int
+    max_length: int
+
+
+def _by_prompt(rows: _Rows) -> Tensor:
+    """1 / (P · tokens of the prompt's group), over prompts with a row that counts."""
+    group = rows.n.view(-1, rows.group_size).sum(dim=-1)
+    prompts = (group > 0).sum().clamp(min=1).to(group)
+    return (1 / (prompts * group.clamp(min=1))).repeat_interleave(rows.group_size)
+
+
+#: The weight of one token of each row, [B] or the same for all.
+AGGREGATIONS: dict[Aggregation, Callable[[_Rows], Tensor]] = {
+    "token": lambda rows: 1 / rows.n.sum().clamp(min=1),
+    "sequence": lambda rows: 1 / (rows.count * rows.n.clamp(min=1)),
+    "constant": lambda rows: 1 / (rows.count * max(rows.max_length, 1)),
+    "prompt": _by_prompt,
+}
+
+
 def row_weights(
     length: Tensor, valid: Tensor, group_size: int, how: Aggregation, *, max_length: int = 0
 ) -> Tensor:
-    """What one token of each row weighs in the step's loss: [B], from the whole step's rows.
+    """The weight of one token of each row in the step's loss: [B], from the whole step's rows.
 
-    token     1 / N                 every token alike (DAPO)
-    sequence  1 / (B · n_i)         every completion alike (GRPO's paper)
+    token     1 / N                 every token weighs the same (DAPO)
+    sequence  1 / (B · n_i)         every completion weighs the same (GRPO's paper)
     constant  1 / (B · max_length)  no length bias (Dr. GRPO)
-    prompt    1 / (P · N_prompt)    every prompt alike
+    prompt    1 / (P · N_prompt)    every prompt weighs the same
     `length` [B] counts tokens; rows that are not `valid` weigh 0 and are counted nowhere.
 
     >>> row_weights(torch.tensor([1, 3]), torch.tensor([True, True]), 2, "token")
@@ -148,37 +181,34 @@ def row_weights(
     """
     valid = valid & (length > 0)
     n = length.to(torch.float64) * valid
-    rows = valid.sum().clamp(min=1).to(n)  # float64: integers would divide into fp32
-    if how == "token":
-        weight = (1 / n.sum().clamp(min=1)).expand_as(n)
-    elif how == "sequence":
-        weight = 1 / (rows * n.clamp(min=1))
-    elif how == "constant":
-        weight = (1 / (rows * max(max_length, 1))).expand_as(n)
-    else:
-        group = n.view(-1, group_size).sum(dim=-1)
-        prompts = (group > 0).sum().clamp(min=1).to(n)
-        weight = (1 / (prompts * group.clamp(min=1))).repeat_interleave(group_size)
-    return weight * valid
+    rows = _Rows(n, valid.sum().clamp(min=1).to(n), group_size, max_length)
+    return AGGREGATIONS[how](rows) * valid
 
 
 # -- KL to the reference ---------------------------------------------------------------------------
 
 
+def _k3(k1: Tensor) -> Tensor:
+    bounded = k1.clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX)
+    return torch.exp(-bounded) + bounded - 1
+
+
+#: From k1 = logprob − ref to the estimate (Schulman's names).
+KL_ESTIMATORS: dict[KLEstimator, Callable[[Tensor], Tensor]] = {
+    "k1": lambda k1: k1,
+    "k2": lambda k1: k1.square() / 2,
+    "k3": _k3,
+}
+
+
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, how: KLEstimator) -> Tensor:
     """Per-token estimate [N] of KL(policy ‖ reference) from the policy's own samples.
 
-    k1 = logprob − ref, k2 = k1²/2, k3 = exp(−k1) + k1 − 1 (Schulman's). As a *loss term* on policy,
-    k1 has zero expected gradient, k2 that of the reverse KL, k3 that of the forward KL; weighted by
-    ρ, k1 and k3 have the reverse KL's too (test_loss.py enumerates all of it).
+    k1 = logprob − ref, k2 = k1²/2, k3 = exp(−k1) + k1 − 1. As a *loss term* on policy, k1 has zero
+    expected gradient, k2 that of the reverse KL, k3 that of the forward KL; weighted by ρ, k1 and
+    k3 have the reverse KL's too (test_loss.py enumerates all of it).
     """
-    k1 = logprobs - ref_logprobs
-    if how == "k1":
-        return k1
-    if how == "k2":
-        return k1.square() / 2
-    bounded = k1.clamp(-LOG_RATIO_MAX, LOG_RATIO_MAX)
-    return torch.exp(-bounded) + bounded - 1
+    return KL_ESTIMATORS[how](logprobs - ref_logprobs)
 
 
 def kl_loss(tokens: Tokens, ref_logprobs: Tensor, how: KLEstimator, *, weighted: bool) -> Tensor:
@@ -188,9 +218,9 @@ def kl_loss(tokens: Tokens, ref_logprobs: Tensor, how: KLEstimator, *, weighted:
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, row: Tensor, rows: int) -> Tensor:
-    """What a completion's reward loses: Σ k1 over its tokens [rows], without gradient.
+    """The KL that is taken off a completion's reward: Σ k1 over its tokens [rows], no gradient.
 
-    REINFORCE on it has the gradient of the reverse KL, of which k1 is the integrand.
+    REINFORCE on it has the gradient of the reverse KL, whose integrand is k1.
     """
     return row_sum((logprobs - ref_logprobs).detach(), row, rows)
 
@@ -204,15 +234,16 @@ def mismatch_weight(
     row: Tensor,
     rows: int,
     *,
-    level: Literal["token", "sequence", "geometric"] = "token",
+    level: MismatchLevel = "token",
     how: Literal["truncate", "mask"] = "truncate",
     low: float = 0.0,
     high: float = 2.0,
 ) -> Tensor:
-    """Importance weight [N] for completions that another engine sampled; no gradient.
+    """Importance weights [N] for completions that another engine sampled, without gradient.
 
-    w = exp(old − sampler), of the token, of the whole row, or the row's geometric mean. `truncate`
-    caps it at `high` (TIS), `mask` drops what lies outside [low, high] (MIS, IcePop 2510.18855).
+    w = exp(old − sampler), of the token, of the whole row, or as the row's geometric mean.
+    `truncate` caps it at `high` (TIS); `mask` makes it 0 outside [low, high] (MIS, IcePop
+    2510.18855).
     """
     log_weight = (old_logprobs - sampler_logprobs).detach()
     if level == "sequence":
@@ -226,13 +257,13 @@ def mismatch_weight(
 
 
 def off_policy_mask(tokens: Tokens, delta: float) -> Tensor:
-    """1 for rows to keep, 0 where A < 0 and the row has become unlikely (2512.02556 Eq. 9): [N]."""
+    """Mask [N]: 0 where A < 0 and the row has become unlikely, else 1 (2512.02556 Eq. 9)."""
     drift = row_mean(-tokens.log_ratio.detach(), tokens.row, tokens.rows)[tokens.row]
     return (~((tokens.advantage < 0) & (drift > delta))).to(tokens.logprobs.dtype)
 
 
 def top_entropy_mask(entropy: Tensor, share: float) -> Tensor:
-    """1 for the `share` of tokens with the highest entropy over the batch (2506.01939): [N]."""
+    """Mask [N]: 1 for the `share` of the batch's tokens with the highest entropy (2506.01939)."""
     keep = max(1, round(share * entropy.numel())) if entropy.numel() else 0
     mask = torch.zeros_like(entropy)
     mask[torch.topk(entropy, keep).indices] = 1

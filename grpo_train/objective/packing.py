@@ -1,9 +1,9 @@
 """rollouts → micro-batches under a token budget, each prompt computed once for its group.
 
-A tree is one row `[prompt | c1 | c2 | … | cG]`: a completion sees the prompt and itself, never its
-siblings, and its positions go on from the prompt's. So the prompt is computed once instead of G
-times, nothing is padded to the longest completion, and the logprobs are those of separate rows. The
-last token of a completion is predicted but never fed.
+A tree is `[prompt | c1 | c2 | … | cG]`: a completion sees the prompt and itself, never its
+siblings, and its positions continue the prompt's. So a prompt is computed once instead of G times,
+nothing is padded to the longest completion, and logprobs are those of separate rows. The last token
+of a completion is predicted but never fed.
 
 A completion is never cut; a tree that exceeds the budget is split between completions, and each
 part repeats the prompt.
@@ -29,11 +29,11 @@ Layout = Literal["varlen", "flat", "plain"]
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Some trees; the N tokens to train are addressed flat.
+    """Some trees, with flat indices of the N tokens to train.
 
-    Three layouts: `flat`, trees end to end in one row, cut apart by our attention; `varlen`, the
-    same for flash attention on CUDA; and `plain`, which any model can run: a completion a row with
-    its own copy of the prompt, and no mask at all.
+    There are three layouts: `flat`, trees end to end in one row, cut apart by our attention;
+    `varlen`, the same for flash attention on CUDA; and `plain`, which any model can run, one row
+    for each completion with its own copy of the prompt, and no mask at all.
     """
 
     ids: Tensor  # [R, T]
@@ -67,14 +67,14 @@ def pack(
 ) -> list[MicroBatch]:
     """Micro-batches of at most `token_budget` tokens, padding included, of the rows to `keep` [B].
 
-    A row is dropped where it teaches nothing (no advantage, no KL): its weight in the step's
-    normaliser stays, its forward pass is saved.
+    Rows that teach nothing (no advantage, no KL) need no forward pass; they are left out here, but
+    still count in the step's normaliser.
     """
     found = _trees(rollouts, keep, token_budget, shared=layout != "plain")
     trees = sorted(found, key=lambda tree: -tree.size)
     batches: list[list[_Tree]] = []
     used = 0
-    for tree in trees:  # in falling size: the first of a batch sets its width
+    for tree in trees:  # largest first: the first tree of a batch sets its width
         if batches and layout != "plain":
             fits = used + tree.size <= token_budget
         else:
@@ -89,7 +89,7 @@ def pack(
 
 
 def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, shared: bool) -> list[_Tree]:
-    """One tree a group, or several where it is too large."""
+    """One tree for each group, or several if it exceeds the budget."""
     completions = rollouts.completion_ids()
     first = (rollouts.length.cumsum(0) - rollouts.length).tolist()
     wanted = keep.tolist()
@@ -108,7 +108,7 @@ def _trees(rollouts: Rollouts, keep: Tensor, budget: int, *, shared: bool) -> li
 
 
 def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
-    """Tensors of one micro-batch."""
+    """The tensors of one micro-batch."""
     flat = layout != "plain"
     height = 1 if flat else len(trees)
     width = sum(t.size for t in trees) if flat else max(t.size for t in trees)
@@ -150,7 +150,7 @@ def _lay_out(trees: Sequence[_Tree], layout: Layout) -> MicroBatch:
 
 
 def _write(ids: Tensor, positions: Tensor, at: int, tokens: list[int], position: int) -> None:
-    """One run of tokens at a place of the flat tensors."""
+    """Write a run of tokens and its positions at a place of the flat tensors."""
     here = slice(at, at + len(tokens))
     ids[here] = torch.tensor(tokens, dtype=torch.int64)
     positions[here] = torch.arange(position, position + len(tokens))

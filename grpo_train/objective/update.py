@@ -1,22 +1,23 @@
 """One optimizer update: a batch of rollouts → gradients → weights.
 
-The weights of tokens come from the whole update before it is cut into micro-batches, so gradients
-just add up: any token budget gives the same update, and an out-of-memory error halves the budget
+Token weights are computed from the whole update before it is cut into micro-batches, so gradients
+simply add up: any token budget gives the same update, and an out-of-memory error halves the budget
 and starts the update again. Rows that teach nothing are counted but not computed. An update without
-any signal does not step: Adam's moments and weight decay would move the weights for no reason.
+any signal makes no step: Adam's moments and weight decay would move the weights for no reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from grpo_train import distributed
-from grpo_train.config import Loss, Optim
+from grpo_train.config import Loss, Optim, Schedule
 from grpo_train.errors import DivergenceError
 from grpo_train.model.logprobs import Support
 from grpo_train.model.policy import Policy
@@ -30,7 +31,7 @@ SUMS = ("ratio", "clip_frac", "kl_old")  # means over the update's computed toke
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rollouts with what the loss needs; everything on the CPU."""
+    """A rollout batch with all that the loss reads, on the CPU."""
 
     rollouts: Rollouts
     advantage: Tensor  # [B] fp32; 0 where there is no signal
@@ -40,7 +41,7 @@ class Batch:
     ref_logprobs: Tensor | None  # [N]
 
     def tensors(self, used: int) -> dict[str, Tensor]:
-        """As flat tensors for a checkpoint, with the number of updates already made from it."""
+        """Flat tensors for a checkpoint, with the number of updates already made from the batch."""
         r = self.rollouts
         prompt_length = torch.tensor([len(ids) for ids in r.prompt_ids])
         found = {
@@ -59,7 +60,7 @@ class Batch:
 
     @staticmethod
     def of_tensors(saved: dict[str, Tensor]) -> tuple[Batch, int]:
-        """The inverse: the batch, and the updates made from it."""
+        """The inverse of `tensors`: the batch, and the number of updates made from it."""
         used, group_size = saved["used"].tolist()
         prompts = [
             p.tolist() for p in torch.split(saved["prompt_ids"], saved["prompt_length"].tolist())
@@ -79,7 +80,7 @@ _BATCH_TENSORS = ("advantage", "valid", "old_logprobs", "token_weight")
 
 @dataclass(frozen=True, slots=True)
 class Updater:
-    """What stays the same from update to update."""
+    """Makes updates: policy, optimizer and settings, which stay the same in a run."""
 
     policy: Policy
     optimizer: torch.optim.Optimizer
@@ -89,13 +90,7 @@ class Updater:
     token_budget: int
     max_tokens: int
     layout: Layout = "flat"  # the fastest that the self-test found right
-    offload: bool = False  # activations wait for the backward pass in the memory of the host
-
-    @property
-    def clip(self) -> Clip:
-        """The config's trust region."""
-        c = self.loss
-        return Clip(c.clip_low, c.clip_high, c.clip_dual, c.clip_cap)
+    offload: bool = False  # keep activations in the host's memory until the backward pass
 
     def update(self, batch: Batch, part: Tensor, rate: float) -> dict[str, float]:
         """One step on the rows of `part` [B] bool; its metrics. Raises DivergenceError."""
@@ -121,7 +116,7 @@ class Updater:
     def measure(
         self, policy: Policy, rollouts: Rollouts, keep: Tensor, *, with_entropy: bool
     ) -> Tensor:
-        """[2, N]: logprobs as above, and the entropy of the distributions, in nats."""
+        """[2, N]: logprobs as in `logprobs`, and the entropy of each distribution in nats."""
         out = torch.zeros(2, len(rollouts.ids))
         mine = distributed.my_rows(rollouts.length, keep, rollouts.group_size)
         with torch.no_grad(), distributed.gathered(policy.model):
@@ -146,7 +141,7 @@ class Updater:
         return batch.valid & (batch.advantage != 0)
 
     def _gradients(self, batch: Batch, keep: Tensor, part: Tensor) -> dict[str, float]:
-        """Accumulate over micro-batches; smaller ones if the memory does not suffice."""
+        """Accumulate gradients over micro-batches, smaller if memory runs out; sums of metrics."""
         weight = losses.row_weights(
             batch.rollouts.length,
             batch.valid & part,
@@ -171,13 +166,15 @@ class Updater:
                 return dict(zip(names, sums.tolist(), strict=True))
             except torch.OutOfMemoryError:
                 if budget <= int(batch.rollouts.length.max()) or distributed.size() > 1:
-                    raise  # the others would wait for ever
+                    raise  # other processes would wait forever
                 budget //= 2
                 torch.cuda.empty_cache()
 
     def _keep_pace(self, batch: Batch, keep: Tensor, extra: int, total: dict[str, Tensor]) -> None:
-        """Where weights are sharded every process makes as many passes as the busiest: extra ones
-        are of the shortest row, with no weight."""
+        """Make as many passes as the busiest process, which sharded weights require.
+
+        The extra ones run the shortest row with weight 0.
+        """
         if not extra:
             return
         length = torch.where(keep, batch.rollouts.length, batch.rollouts.length.max() + 1)
@@ -189,7 +186,7 @@ class Updater:
                 total.setdefault(name, torch.zeros_like(value))
 
     def _backward(self, batch: Batch, micro: MicroBatch, weight: Tensor) -> dict[str, Tensor]:
-        """Gradients of one micro-batch; its sums, still on the device."""
+        """Add the gradients of one micro-batch; its sums of metrics, still on the device."""
         device = self.policy.device
         here = micro.to(device)
         offload = torch.autograd.graph.save_on_cpu(pin_memory=device.type == "cuda")
@@ -211,7 +208,7 @@ class Updater:
         value = self._objective(batch, micro, tokens, entropy)
         loss = (value * weight[micro.row].to(device)).sum()
         torch.autograd.backward(loss * distributed.size())  # FSDP takes the mean
-        sums = losses.ratio_stats(tokens, self.clip)
+        sums = losses.ratio_stats(tokens, Clip.of(self.loss))
         sums |= {
             "loss": loss.detach(),
             "tokens": torch.tensor(float(len(micro.row)), device=device),
@@ -225,9 +222,9 @@ class Updater:
     def _objective(
         self, batch: Batch, micro: MicroBatch, tokens: Tokens, entropy: Tensor
     ) -> Tensor:
-        """Loss of every token [N]: policy term, KL, entropy bonus, masks."""
+        """Loss of every token [N]: policy term, masks, KL and entropy bonus."""
         config, device = self.loss, self.policy.device
-        value = losses.LOSSES[config.kind](tokens, self.clip)
+        value = losses.LOSSES[config.kind](tokens, Clip.of(self.loss))
         value = value * batch.token_weight[micro.token].to(device)
         if config.off_policy_delta:
             value = value * losses.off_policy_mask(tokens, config.off_policy_delta)
@@ -240,14 +237,22 @@ class Updater:
         return value
 
     def _clip(self) -> float:
-        """Clip the gradient to its largest norm; the norm before."""
+        """Clip the gradient to `max_grad_norm`; its norm before."""
         parameters = [p for p in self.policy.model.parameters() if p.grad is not None]
         bound = self.optim.max_grad_norm or math.inf
         return float(distributed.whole(torch.nn.utils.clip_grad_norm_(parameters, bound)))
 
 
+#: Share of the peak rate by the share of steps that are left after the warm-up.
+SCHEDULES: dict[Schedule, Callable[[float], float]] = {
+    "constant": lambda left: 1.0,
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+}
+
+
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
-    """Rate of the update after `step` updates.
+    """Learning rate of the update that follows `step` updates.
 
     >>> [learning_rate(Optim(lr=1.0, warmup_steps=2, schedule="linear"), s, 4) for s in range(4)]
     [0.5, 1.0, 1.0, 0.5]
@@ -255,8 +260,4 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
     left = 1 - (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
-    if optim.schedule == "linear":
-        return optim.lr * left
-    if optim.schedule == "cosine":
-        return optim.lr * (1 - math.cos(math.pi * left)) / 2
-    return optim.lr
+    return optim.lr * SCHEDULES[optim.schedule](left)

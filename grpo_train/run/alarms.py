@@ -1,9 +1,9 @@
-"""What goes wrong in training, seen in its metrics, each with the rows that show it.
+"""Alarms: what goes wrong in training, seen in its metrics, with the rows that show it.
 
-An alarm is a pure function of the metrics so far, so a resumed run raises the alarms of the run
-uncut. It is raised at the first step of its cause and again only after the cause was gone for a
-window. A window is `alarms.window` rollout batches; "rises" and "falls" are differences of two
-windows' means past `SIGMAS` standard errors.
+An alarm is a pure function of the metrics so far, so a resumed run raises the same alarms as one
+that was never stopped. It is raised at the first step of its cause, and again only after the cause
+was gone for a window. A window is `alarms.window` rollout batches; "rises" and "falls" are
+differences of two windows' means beyond `SIGMAS` standard errors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from grpo_train.scoring import Scored
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
-SIGMAS = 4.0  # of a rise or fall: a window is compared with every earlier one, so 2 would be noise
-LEAST_FALL = 0.05  # of accuracy: a smaller one is no hack even if it is certain
-MASTERED = 0.9  # accuracy: a policy that is right may be sure of itself
-SHOWN = 4  # rows of evidence
+# Standard errors of a rise or fall. A window is compared with all earlier ones, and chance alone
+# would often pass two standard errors.
+SIGMAS = 4.0
+LEAST_FALL = 0.05  # in accuracy: a smaller one is no hack, however certain it is
+MASTERED = 0.9  # accuracy from which low entropy is no alarm: a policy that is right may be sure
+SHOWN = 4  # number of rows that are shown as evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Alarm:
 
 
 def raised(history: Sequence[Row], config: Config) -> list[Alarm]:
-    """Alarms that the last of the metrics so far sets off; none on a step without new rollouts."""
+    """Alarms that the last line of metrics sets off; none on a step without new rollouts."""
     rows = [row for row in history if "reward" in row]
     if not history or not rows or history[-1] is not rows[-1]:
         return []
@@ -91,7 +93,7 @@ def _rises(before: Floats, now: Floats) -> bool:
 
 
 def _saturated(rows: list[Row], config: Config) -> str:
-    """A score that varied is the same in every row: it does not teach any more."""
+    """A score that used to vary is the same in every row, so it no longer teaches anything."""
     w = config.alarms.window
     for name in rows[-1]:
         spread = _series(rows, name) if name.startswith("spread/") else np.zeros(0)
@@ -103,7 +105,7 @@ def _saturated(rows: list[Row], config: Config) -> str:
 
 
 def _entropy(rows: list[Row], config: Config) -> str:
-    """The policy has stopped to explore, and is not right enough to be so sure."""
+    """The policy no longer explores, although its accuracy is below `MASTERED`."""
     entropy, w = _series(rows, "entropy"), config.alarms.window
     if len(entropy) < 2 * w:
         return ""
@@ -117,7 +119,7 @@ def _entropy(rows: list[Row], config: Config) -> str:
 
 
 def _length(rows: list[Row], config: Config) -> str:
-    """Completions grow, or the limit cuts them."""
+    """Completions have become much longer, or many are cut at the length limit."""
     length, w = _series(rows, "length"), config.alarms.window
     if len(length) < 2 * w:
         return ""
@@ -131,7 +133,7 @@ def _length(rows: list[Row], config: Config) -> str:
 
 
 def _signal(rows: list[Row], config: Config) -> str:
-    """Nearly all groups are all right or all wrong."""
+    """In nearly all groups the rewards are equal: all completions are right, or all are wrong."""
     share, w = _series(rows, "signal"), config.alarms.window
     if len(share) < w or share[-w:].mean() >= config.alarms.signal:
         return ""
@@ -141,7 +143,7 @@ def _signal(rows: list[Row], config: Config) -> str:
 
 
 def _mismatch(rows: list[Row], config: Config) -> str:
-    """The engine samples from something else than what trains."""
+    """The engine does not sample from the weights that train."""
     gap = _series(rows[-1:], "mismatch/gap")
     if not len(gap) or gap[-1] <= config.alarms.mismatch:
         return ""
@@ -159,7 +161,7 @@ CAUSES: dict[AlarmName, Callable[[list[Row], Config], str]] = {
 
 
 def _series(rows: Sequence[Row], name: str) -> Floats:
-    """The metric's values where there is one."""
+    """The values of a metric, from the rows that have it."""
     values = [row[name] for row in rows if row.get(name) is not None]
     return np.array(values, dtype=np.float64)
 
@@ -168,7 +170,7 @@ def _series(rows: Sequence[Row], name: str) -> Floats:
 
 
 def evidence(name: str, scored: Scored, length: Sequence[int], score: str) -> list[int]:
-    """Rows of the last batch that show an alarm's cause best, `SHOWN` at most."""
+    """Indices of the rows that show an alarm's cause best, `SHOWN` at most."""
     reward = np.nan_to_num(scored.reward, nan=-np.inf)
     right = np.nan_to_num(scored.scores.get(score, np.zeros(len(reward))))
     order: dict[str, Floats] = {

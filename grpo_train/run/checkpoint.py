@@ -1,15 +1,15 @@
-"""Atomic save and exact restore: weights, optimizer, position of the data, buffered rollouts.
+"""Checkpoints: saved atomically, restored exactly.
 
 A checkpoint is a folder `step-000123`: `model/` in Hugging Face's layout, `optimizer.safetensors`,
-`state.json`, a buffer where a rollout batch is half used, the texts of config and ruleset, and
-`manifest.json`, which is written last and names every file with its size and digest. All of it is
-written under another name (`.new-…`), flushed, then renamed, and a checkpoint that is to go is
-renamed (`.old-…`) before it is deleted: a folder with that name is whole, whenever the power goes.
-Nothing goes before the new one is on the disk under its name, and `recover` gives its name back to
-a whole folder that lost its process on the way: there is no moment without a checkpoint.
+`state.json`, a buffer if a rollout batch is half used, the texts of config and ruleset, and
+`manifest.json`, which is written last and lists every file with its size and digest. A checkpoint
+is written under another name (`.new-…`), flushed to the disk and then renamed; one that is deleted
+is renamed first (`.old-…`). So a folder named `step-…` is whole, even after a power cut. No old
+checkpoint is deleted before the new one is on the disk under its name, and `recover` gives its name
+to a whole folder whose process died in between: there is never a moment without a checkpoint.
 
-No state of a random generator is saved because there is none: every completion's numbers are a hash
-of (run, step, prompt, row), and the order of prompts of (run, epoch).
+No random state is saved because there is none: the random numbers of a completion are a hash of
+(run, step, prompt, row), the order of prompts is one of (run, epoch).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from grpo_train.model.lora import load_adapter, save_adapter
 from grpo_train.model.policy import Policy, load_policy, whole_weights
 
 MANIFEST = "manifest.json"
-HIDDEN = ".???-step-*"  # drafts and what is being deleted
+HIDDEN = ".???-step-*"  # `.new-…`: being written; `.old-…`: being deleted
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands: what `state.json` holds."""
+class State:
+    """The numbers of a checkpoint, in `state.json`: where the run stood, and with what data."""
 
     step: int  # updates done
     position: int  # of the prompt sampler
@@ -50,7 +50,7 @@ class Progress:
 
 def save_checkpoint(
     folder: Path,
-    progress: Progress,
+    state: State,
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     buffer: dict[str, Tensor] | None,
@@ -58,22 +58,24 @@ def save_checkpoint(
     files: Mapping[str, str] | None = None,
     keep: int = 0,
 ) -> Path:
-    """Write `folder/step-…`, drop all but the last `keep` (0 = none dropped), return its path.
+    """Write `folder/step-…` and return its path; only the last `keep` stay, 0 = all.
 
-    `files`: further texts by name.
+    `files` are further texts by name.
     """
-    target = folder / f"step-{progress.step:06d}"
+    target = folder / f"step-{state.step:06d}"
     draft = folder / f".new-{target.name}"
     recover(folder)
     if distributed.rank() == 0:
-        for left in folder.glob(HIDDEN):  # of a process that was killed; newer ones are whole
+        for left in folder.glob(
+            HIDDEN
+        ):  # left by a process that was killed; `recover` has saved any that matter
             shutil.rmtree(left)
         draft.mkdir(parents=True)
     save_weights(policy, draft / "model")
     moments = _optimizer_tensors(policy, optimizer)
     if distributed.rank() == 0:
         save_file(moments, draft / "optimizer.safetensors")
-        _finish(draft, target, progress, buffer, dict(files or {}), keep)
+        _finish(draft, target, state, buffer, dict(files or {}), keep)
     distributed.barrier()
     return target
 
@@ -81,16 +83,16 @@ def save_checkpoint(
 def _finish(
     draft: Path,
     target: Path,
-    progress: Progress,
+    state: State,
     buffer: dict[str, Tensor] | None,
     files: dict[str, str],
     keep: int,
 ) -> None:
-    """All but the tensors that may be sharded, then the manifest, then the name."""
+    """Write all that is not sharded, then the manifest, then give the folder its name."""
     folder = target.parent
     if buffer is not None:
         save_file(buffer, draft / "buffer.safetensors")
-    texts = {"state.json": json.dumps(asdict(progress), indent=1)} | files
+    texts = {"state.json": json.dumps(asdict(state), indent=1)} | files
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
     _write_manifest(draft)
@@ -104,14 +106,14 @@ def _finish(
 
 
 def _take_name(checkpoint: Path) -> Path:
-    """Before it is deleted: a folder half deleted must not look like a checkpoint."""
+    """Rename a checkpoint that will be deleted: a half-deleted one must not look whole."""
     return checkpoint.rename(checkpoint.with_name(f".old-{checkpoint.name}"))
 
 
 def recover(folder: Path) -> None:
-    """Name the newest whole checkpoint again where a process died while it was being named.
+    """Give the newest whole checkpoint its name, if a process died while renaming it.
 
-    `.new-…` goes before `.old-…` of the same step, which it was about to replace.
+    `.new-…` is preferred to the `.old-…` of the same step, which it was about to replace.
     """
     if distributed.rank() == 0:
         newest = max(map(_step, list_checkpoints(folder)), default=-1)
@@ -125,7 +127,7 @@ def recover(folder: Path) -> None:
 
 
 def _step(checkpoint: Path) -> int:
-    """Of `step-000123`, also under another name."""
+    """The number in `step-000123`, also with a prefix."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -143,11 +145,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
-def read_progress(checkpoint: Path) -> Progress:
-    """Where the checkpoint stands, after checking every file of its manifest."""
+def read_state(checkpoint: Path) -> State:
+    """The state in a checkpoint, after a check of every file in its manifest."""
     _check_manifest(checkpoint)
     try:
-        return msgspec.json.decode((checkpoint / "state.json").read_bytes(), type=Progress)
+        return msgspec.json.decode((checkpoint / "state.json").read_bytes(), type=State)
     except msgspec.ValidationError as error:
         raise CheckpointError(
             f"{checkpoint}/state.json is of another version of grpo-train: {error}"
@@ -155,7 +157,7 @@ def read_progress(checkpoint: Path) -> Progress:
 
 
 def save_weights(policy: Policy, folder: Path) -> None:
-    """What trains: a Hugging Face directory, or an adapter in peft's format."""
+    """Save the weights that train: a Hugging Face directory, or an adapter in peft's format."""
     if policy.adapter is None:
         policy.save(folder)
     else:
@@ -163,7 +165,7 @@ def save_weights(policy: Policy, folder: Path) -> None:
 
 
 def restore_weights(checkpoint: Path, policy: Policy) -> None:
-    """The inverse, in place."""
+    """The inverse of `save_weights`, in place."""
     if policy.adapter is None:
         saved = load_policy(str(checkpoint / "model"), device="cpu").model.state_dict()
     else:
@@ -177,7 +179,7 @@ def restore_weights(checkpoint: Path, policy: Policy) -> None:
 
 
 def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-    """Put the saved moments back, each to its parameter; one that never moved has none."""
+    """Give every parameter its saved moments; one that was never updated has none."""
     saved: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
         name, _, part = key.rpartition("/")
@@ -185,15 +187,15 @@ def restore_optimizer(checkpoint: Path, policy: Policy, optimizer: torch.optim.O
     trained = dict(_trained(policy))
     if unknown := sorted(saved.keys() - trained.keys()):
         raise CheckpointError(f"{checkpoint}/optimizer.safetensors: no parameter `{unknown[0]}`")
-    for name, state in saved.items():
+    for name, moments in saved.items():
         parameter = trained[name]
         optimizer.state[parameter] = {
-            part: _place(part, tensor, parameter, optimizer) for part, tensor in state.items()
+            part: _place(part, tensor, parameter, optimizer) for part, tensor in moments.items()
         }
 
 
 def _place(part: str, tensor: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Any:
-    """A piece of state where, and as what, the optimizer keeps it."""
+    """A part of the optimizer's state, of the type and on the device that it expects."""
     if tensor.dtype == torch.int64 and not tensor.ndim:
         return int(tensor)  # bitsandbytes counts steps in Python
     if part == "step" and not _fused(optimizer):
@@ -218,7 +220,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments by parameter name, flat."""
+    """Moments by `parameter/part`, as safetensors holds them."""
     # Cloned: bitsandbytes shares a table between parameters, which safetensors refuses.
     return {
         f"{name}/{key}": distributed.whole(torch.as_tensor(value)).detach().clone().contiguous()
@@ -234,7 +236,7 @@ def _digest(path: Path) -> str:
 
 
 def _write_manifest(draft: Path) -> None:
-    """Flush every file, then name them all: a folder that has a manifest has the rest."""
+    """Flush every file, then list them: a folder with a manifest has all the others."""
     inside = sorted(draft.rglob("*"))
     files = [path for path in inside if path.is_file()]
     for path in inside:
@@ -246,7 +248,7 @@ def _write_manifest(draft: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """To the disk itself: a rename must not overtake the data."""
+    """Force a file or folder to the disk, so that a rename cannot overtake its data."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -14,7 +14,7 @@ from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.model.policy import Policy
 from grpo_train.rollouts import Engine, Sampling, row_seeds
-from grpo_train.scoring import Moment, Scored, answer
+from grpo_train.scoring import Moment, Scored, sample_and_score
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Evaluation:
     samples: int
 
     def metrics(self) -> dict[str, float]:
-        """As they stand in `metrics.jsonl`."""
+        """The values as they are named in `metrics.jsonl`."""
         found = {"eval/pass_at_1": self.pass_at_1, "eval/low": self.low, "eval/high": self.high}
         found |= {f"eval/pass_at_{k}": value for k, value in self.pass_at_k.items() if k > 1}
         return found | {f"eval/score/{name}": value for name, value in self.scores.items()}
@@ -54,9 +54,9 @@ def wilson(right: float, total: int, z: float = 1.959964) -> tuple[float, float]
 
 
 def bootstrap(per_prompt: Floats, draws: int = 2000) -> tuple[float, float]:
-    """95% interval of the mean over prompts: prompts are resampled, not completions.
+    """95% interval of the mean over prompts, of which samples are drawn anew, not of completions.
 
-    Where all of them are alike there is nothing to resample, and no reason to be certain: Wilson's.
+    Where all prompts are alike the bootstrap would claim certainty, so it is Wilson's interval.
 
     >>> [round(bound, 3) for bound in bootstrap(np.zeros(10))]
     [0.0, 0.278]
@@ -69,17 +69,17 @@ def bootstrap(per_prompt: Floats, draws: int = 2000) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def pass_at_k(right: npt.NDArray[np.bool_], k: int) -> float:
+def estimated_pass_at_k(right: npt.NDArray[np.bool_], k: int) -> float:
     """Unbiased pass@k (2107.03374 Eq. 1) of `right` [P, n]: 1 − C(n−c, k) / C(n, k).
 
-    >>> pass_at_k(np.array([[True, False, False, False]]), 2)
+    >>> estimated_pass_at_k(np.array([[True, False, False, False]]), 2)
     0.5
     """
     return float(np.mean(_pass_at_k(right, k)))
 
 
 def _pass_at_k(right: npt.NDArray[np.bool_], k: int) -> Floats:
-    """The same of every prompt [P]."""
+    """pass@k of every prompt [P]."""
     n = right.shape[1]
     wrong = n - right.sum(axis=1)
     return np.array([1 - math.comb(int(w), k) / math.comb(n, k) for w in wrong])
@@ -97,9 +97,12 @@ def evaluate(
     seed: int,
     moment: Moment,
 ) -> tuple[Evaluation, Scored]:
-    """`samples` completions of each prompt, scored; the same seeds at every call."""
+    """Accuracy over `samples` completions of each prompt, and their scores.
+
+    The seeds are the same in every call, so that evaluations differ by the policy only.
+    """
     seeds = row_seeds(seed, -1, torch.arange(len(prompts) * samples))
-    _, scored, _ = answer(engine, scorer, policy, prompts, sampling, seeds, moment)
+    _, scored, _ = sample_and_score(engine, scorer, policy, prompts, sampling, seeds, moment)
     if score not in scored.scores:
         have = ", ".join(f"`{name}`" for name in scored.scores)
         raise ConfigError(f"the ruleset has no score `{score}`, it has {have} - at `eval.score`")
@@ -112,7 +115,7 @@ def evaluate(
         float(share.mean()),
         low,
         high,
-        {k: pass_at_k(right, k) for k in powers},
+        {k: estimated_pass_at_k(right, k) for k in powers},
         {k: bootstrap(_pass_at_k(right, k)) for k in powers},
         scored.means() | {"reward": float(np.nanmean(scored.reward))},
         len(prompts),

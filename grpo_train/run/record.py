@@ -29,7 +29,8 @@ from typing import Any
 import torch
 
 from grpo_train import distributed
-from grpo_train.config import Config, dump_config
+from grpo_train.config import Config
+from grpo_train.config_text import dump_config
 from grpo_train.data import Prompts
 from grpo_train.errors import ConfigError
 from grpo_train.run.checkpoint import flush
@@ -42,7 +43,7 @@ LOGS = ("metrics.jsonl", "samples.jsonl", "alarms.jsonl")
 
 
 class Record:
-    """Appends to a run folder; every line is flushed, so a killed run loses at most one."""
+    """The logs of a run folder; every line is flushed, so a killed run loses one at most."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +52,7 @@ class Record:
         self.quiet = distributed.rank() > 0  # the first process writes
 
     def check_free(self) -> None:
-        """A folder that already holds a run is not written over."""
+        """Refuse a folder that already holds a run."""
         if self._logs() or any(self.checkpoints.glob("*step-*")):
             raise ConfigError(
                 f"{self.folder} holds a run already - at `name`\n"
@@ -59,7 +60,7 @@ class Record:
             )
 
     def create(self, config: Config, scorer: Any) -> None:
-        """Start a folder that is free."""
+        """Set up the folder of a new run."""
         if self.quiet:
             return
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class Record:
         self.trackers = open_trackers(config, self.folder, 0)
 
     def restart(self, config: Config, step: int) -> None:
-        """Go on after `step`: forget what came later, write down the config as it is now."""
+        """Go on after `step`: drop later lines, and write the config as it is now."""
         if not self.quiet:
             _replace(self.folder / "config.toml", dump_config(config).decode())
             self.truncate(step)
@@ -78,7 +79,7 @@ class Record:
         distributed.barrier()
 
     def metrics(self, step: int, values: dict[str, float]) -> dict[str, Any]:
-        """One line of `metrics.jsonl`, returned as it will be read; what is not finite is null."""
+        """Append to `metrics.jsonl`, null for what is not finite; the line as it will be read."""
         row = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._append("metrics.jsonl", [row])
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -96,7 +97,7 @@ class Record:
         rows: Sequence[int] | None = None,
         alarm: str = "",
     ) -> None:
-        """Rows of a rollout batch in `samples.jsonl`: the first group, or those asked for."""
+        """Append rows of a rollout batch to `samples.jsonl`: its first group, or `rows`."""
         size = len(scored.texts) // len(prompts)
         found = []
         for i in range(size) if rows is None else rows:
@@ -112,7 +113,7 @@ class Record:
         self._append("samples.jsonl", found)
 
     def alarm(self, name: str, step: int, text: str, rows: int) -> tuple[int, int] | None:
-        """A line of `alarms.jsonl`; its evidence are the last `rows` lines of `samples.jsonl`."""
+        """Append to `alarms.jsonl`; the first and last line of its `rows` in `samples.jsonl`."""
         if self.quiet:
             return None
         last = (self.folder / "samples.jsonl").read_bytes().count(b"\n")
@@ -121,17 +122,17 @@ class Record:
         return place
 
     def truncate(self, step: int) -> None:
-        """Forget what came after a checkpoint, so that a resumed run does not write it twice."""
+        """Drop all lines after a step, which a resumed run will write again."""
         for path in self._logs():
             kept = [line for line in _whole_lines(path) if line["step"] <= step]
             _replace(path, "".join(_line(row) for row in kept))
 
     def reached(self) -> int:
-        """The last step that a log knows of."""
+        """The last step in any log."""
         return max((row["step"] for path in self._logs() for row in _whole_lines(path)), default=0)
 
     def put_aside(self) -> list[str]:
-        """Rename the logs of a run that starts again, if there is a step in them; the new names."""
+        """Rename the logs of a run that starts again, if they hold any step; the new names."""
         if not self.reached():
             return []
         number = 1
@@ -144,7 +145,7 @@ class Record:
         return [aside.name for aside in found.values()]
 
     def flush(self) -> None:
-        """To the disk itself: a checkpoint must not be ahead of the logs."""
+        """Force the logs to the disk: a checkpoint must not be ahead of them."""
         for path in [] if self.quiet else self._logs():
             flush(path)
 
@@ -154,7 +155,7 @@ class Record:
         return _whole_lines(path) if path.exists() else []
 
     def close(self) -> None:
-        """No more metrics."""
+        """Close the trackers."""
         for tracker in self.trackers:
             tracker.close()
         self.trackers = []
@@ -165,7 +166,7 @@ class Record:
         return write_report(self.folder, *logs)
 
     def _logs(self) -> list[Path]:
-        """Those that there are."""
+        """The logs that exist."""
         return [path for name in LOGS if (path := self.folder / name).exists()]
 
     def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
@@ -176,7 +177,7 @@ class Record:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, whenever the process dies."""
+    """Write a file atomically: a killed process leaves the old one or the new one."""
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     flush(draft)
@@ -193,7 +194,7 @@ def _number(value: float) -> float | None:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """All lines but a last one that was cut short."""
+    """The lines of a log, without a last one that was cut short."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -204,7 +205,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and git state: what a number depends on."""
+    """Versions, hardware and git state, on which results depend."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -227,7 +228,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """A line of git's, or nothing where there is no git or no repository."""
+    """The output of a git command; "" where there is no git or no repository."""
     try:
         done = subprocess.run(
             ["git", *arguments], capture_output=True, text=True, timeout=10, check=False

@@ -11,12 +11,12 @@ from grpo_train.config import load_config
 from grpo_train.errors import ConfigError
 from grpo_train.scoring import find_beside
 
-#: What stands together in one chart: the start of a metric's name, and the heading.
+#: Charts: the start of their metrics' names, and their heading.
 SECTIONS = (("reward", "Reward"), ("score/", "Scores"), ("eval/", "Held out"), ("", "Training"))
 TRAINING = len(SECTIONS) - 1
 INTERVAL = ("eval/pass_at_1", "eval/low", "eval/high")
-STILL = 1e-6
-MAX_SAMPLES = 200  # in the table: the newest, which is where a run went
+STILL = 1e-6  # relative change below which a curve is flat: rounding errors are smaller
+MAX_SAMPLES = 200  # in the table, the newest: they show where a run went
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -32,7 +32,9 @@ def run_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> gr.R
             f"{name} {round(still[name], 5) + 0.0:g}" for name in sorted(still)
         )
     for name in sorted(found.keys() - still.keys(), key=_place):
-        shown = INTERVAL if name == INTERVAL[0] else () if name in INTERVAL else (name,)
+        if name in INTERVAL[1:]:
+            continue  # drawn with the value whose bounds they are
+        shown = INTERVAL if name == INTERVAL[0] else (name,)
         report.curves(SECTIONS[_place(name)[0]][1], {key: found.get(key, []) for key in shown})
     report.notes = [f"step {row['step']}: {row['text']}" for row in alarms]
     rows = [_row(i, sample) for i, sample in enumerate(samples)][-MAX_SAMPLES:]
@@ -50,8 +52,7 @@ def write_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> Pa
 
 
 def series(metrics: Rows) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) points of every metric, without nulls; a metric that is never there is left
-    out."""
+    """Points (step, value) of every metric that has any, without nulls."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in metrics:
         for name, value in row.items():
@@ -61,7 +62,7 @@ def series(metrics: Rows) -> dict[str, list[tuple[float, float]]]:
 
 
 def _is_still(points: Sequence[tuple[float, float]]) -> bool:
-    """Whether a metric says nothing in a chart: it does not move but for rounding."""
+    """Whether a metric is constant up to rounding, and so says nothing in a chart."""
     values = [value for _, value in points]
     return len(values) > 1 and max(values) - min(values) <= STILL * max(1.0, abs(values[0]))
 
@@ -84,8 +85,8 @@ def _row(number: int, sample: Mapping[str, Any]) -> gr.ReportRow:
 
 
 def _explain(report: gr.Report, folder: Path, rows: Sequence[gr.ReportRow], samples: Rows) -> None:
-    """Trees for the rows, and where formats are left, where the run's ruleset can be had and its
-    inputs are in the samples."""
+    """Add trees of rewards and places where formats break, if the ruleset can still be loaded and
+    its inputs are in the samples."""
     try:
         reward = load_config(folder / "config.toml").reward
         if reward.allow_extern:
@@ -96,4 +97,4 @@ def _explain(report: gr.Report, folder: Path, rows: Sequence[gr.ReportRow], samp
                 row.explain(scorer, samples[row.row])
             report.formats(scorer, samples)
     except (gr.RewardError, ConfigError):
-        return  # a log holds less than the batch did; the scores beside it still stand
+        return  # samples lack some columns of the batch; the table has their scores all the same

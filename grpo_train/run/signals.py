@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish, so that a run ends between two steps with a checkpoint."""
+"""SIGINT and SIGTERM as requests to stop, so that a run ends between two steps, saved."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from grpo_train import distributed
 
 @dataclass(slots=True)
 class Stop:
-    """A wish to end the run, and what all its processes have made of it.
+    """A request to end the run, and whether all its processes have agreed on it.
 
-    A signal may reach one process only, and at any moment: `wish` is for nobody to act upon.
+    A signal may reach one process only, at any moment, so nothing may act on `wish` alone.
     """
 
-    wish: str = ""  # of this process
-    reason: str = ""  # agreed: the same in every process
+    wish: str = ""  # this process's reason to stop
+    reason: str = ""  # what was agreed, the same in every process
 
     def agreed(self) -> bool:
-        """Whether any process of the run wishes to stop; every process must ask."""
-        # Of what was gathered alone: a wish that comes meanwhile is not known to the others.
+        """Whether any process of the run wants to stop; every process must call."""
+        # Decided from what was gathered only: the others do not know a wish that came meanwhile.
         self.reason = next(filter(None, distributed.gather(self.wish)), "")
         return bool(self.reason)
 
     def because(self, reason: str) -> None:
-        """The first wish stays."""
+        """Ask for an end; the first reason stays."""
         self.wish = self.wish or reason
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask for a checkpoint after the current step; a second one is as usual."""
+    """Within, SIGINT and SIGTERM end the run after the current step; a second one acts as usual."""
     stop = Stop()
     previous: dict[int, Any] = {}
 

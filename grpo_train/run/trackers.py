@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_train.config import Config, flat_config
+from grpo_train.config import Config, TrackerName
+from grpo_train.config_text import flat_config
 from grpo_train.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """Two functions: a step's metrics, and the end."""
+    """An open tracker: `log` sends a step's metrics, `close` ends it."""
 
     log: Callable[[int, dict[str, float]], None]
     close: Callable[[], None]
 
 
 def open_trackers(config: Config, folder: Path, step: int) -> list[Tracker]:
-    """Those of `log.to`; a resumed run goes on with its own after `step`."""
+    """The trackers of `log.to`; those of a resumed run go on after `step`."""
     found = []
     for name in config.log.to:
         try:
-            found.append(_OPEN[name](config, folder, step))
+            found.append(TRACKERS[name](config, folder, step))
         except ImportError as error:
             raise ConfigError(f"{error}: pip install {name} - at `log.to`") from error
     return found
@@ -46,7 +47,7 @@ def _tensorboard(config: Config, folder: Path, step: int) -> Tracker:
 def _wandb(config: Config, folder: Path, step: int) -> Tracker:
     import wandb
 
-    # The same run after a resume, whatever it was called in between.
+    # The id is that of the folder, so that a resumed run is the same one under another name too.
     ident = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     run = wandb.init(
         project=config.log.project,
@@ -72,4 +73,8 @@ def _trackio(config: Config, folder: Path, step: int) -> Tracker:
     return Tracker(lambda step, metrics: run.log(metrics, step=step), run.finish)
 
 
-_OPEN = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+TRACKERS: dict[TrackerName, Callable[[Config, Path, int], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "trackio": _trackio,
+}

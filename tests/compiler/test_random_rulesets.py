@@ -57,18 +57,19 @@ _truths = st.one_of(
 )
 _cells = st.fixed_dictionaries(
     {name: st.just(1) for name in "abc"},
-    optional={"p": st.booleans(), "q": st.none(), "n_tokens": st.just(7), "note": st.just("x"),
-              "first": st.just(2), "step": st.just(3)},
+    optional={"p": st.booleans(), "q": st.none(), "n_tokens": st.just(7), "first": st.just(2),
+              "step": st.just(3)},
 )  # fmt: skip
 _tests = st.builds(
-    lambda name, cells, expects: x.Test(
+    lambda name, cells, expects, own: x.Test(
         name,
-        (x.Row(tuple((column, x.Const(value)) for column, value in cells.items())),),
-        tuple(map(x.Expect, expects)),
+        (x.Row(tuple((column, x.Const(value)) for column, value in {**cells, **own}.items())),),
+        tuple(x.Expect(e) for e in [*expects, *(x.Name(column) == "x" for column in own)]),
     ),
     st.sampled_from(["one", "two"]),
     st.one_of(_cells, _cells.map(lambda cells: {**cells, "p": True, "q": False})),
     st.lists(_truths, min_size=1, max_size=2),
+    st.sampled_from([{}, {"note": "x"}]),  # a column that only the test itself reads
 )
 _attacks = st.builds(x.Attack, st.just(("empty",)), _truths)
 _checks = st.builds(

@@ -53,6 +53,14 @@ MISTAKES = [
     ("reward = 1\npolicy { tiemout 2s }", "N03", "did you mean `timeout`?"),
     ('reward = 1\ntest "t" { a: 1 }', "T40", ""),
     ("reward = a in []", "T23", ""),
+    ("score s = w * a\nparam w: num = 1\nreward = s", "N01", "move its statement above"),
+    ("score s = f(a)\nlet f(x) = x\nreward = s", "N01", "move its statement above"),
+    ('score s = m.ok\nformat g = tags("t")\nlet m = match(g, gold)\nreward = 1', "N01", "above"),
+    ("score s = reward + 1\nreward = p", "N01", "move its statement above"),
+    ("let s = s + 1\nreward = s", "N01", ""),
+    ('reward = p\ntest "t" { completoin: "x" expect reward == 1 }', "N12", "`completion`?"),
+    ('reward = p\ntest "t" { zzz: 1 expect reward == 1 }', "N12", "a, completion, gold, p"),
+    ('score s = p\nreward = s\ntest "t" { s: true expect s }', "N12", ""),
 ]
 
 
@@ -64,6 +72,31 @@ def test_a_mistake_has_a_code_a_place_and_a_hint(text: str, code: str, hint: str
     assert [f.code for f in errors] == [code], [f.message for f in errors]
     assert hint in errors[0].hint
     assert errors[0].place.start >= len(HEAD) or code in ("N02", "T20")
+
+
+def test_a_name_that_is_used_early_is_told_where_it_is_defined() -> None:
+    (early,) = findings("let v = w\n\nlet w = 1\nreward = v + w\n")
+    assert early.message == "`w` is defined below, on line 3"
+
+
+@pytest.mark.parametrize(
+    ("expr", "is_mixed"),
+    [
+        ("p == 1", True), ("1 != p", True), ("p > 0.5", True), ("0.5 <= p", True), ("p == a", True),
+        ("p == true", False), ("p == null", False), ("a == 1", False), ("s == 1", False),
+        ("not p", False), ("p + 1 > a", False), ("p == s", False),
+    ],
+)  # fmt: skip
+def test_a_bool_that_is_compared_with_a_number_is_a_warning(expr: str, is_mixed: bool) -> None:
+    found = findings(HEAD + f"score s = p\nreward = 1 if {expr} else 0\n")
+    assert [f.code for f in found if f.code != "W02"] == ["W04"] * is_mixed
+
+
+@pytest.mark.parametrize("column", ["gold", "answer", "n_tokens", "seen"])
+def test_a_test_brings_inputs_their_sources_and_what_it_reads_itself(column: str) -> None:
+    text = 'input gold: text from "answer"\nreward = 1 if gold == "1" else 0\n'
+    read = "seen" if column == "seen" else "reward"
+    assert findings(f'{text}test "t" {{ {column}: "1" expect {read} != null }}\n') == []
 
 
 def test_one_run_reports_all_and_does_not_repeat_itself() -> None:

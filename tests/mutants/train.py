@@ -211,7 +211,7 @@ MUTANTS = [
     ),
     Mutant(
         "a draw may pass the last token with mass",
-        "engines/native.py",
+        "engines/drawing.py",
         "    target = torch.minimum(target, torch.nextafter(end, torch.zeros_like(end)))\n",
         "",
         "rollouts",
@@ -219,7 +219,7 @@ MUTANTS = [
     Mutant(
         "keys that autocast widened are kept wide",
         "model/kv_cache.py",
-        "new = (key_states.to(value_states.dtype), value_states)",
+        "new = (key_states.to(self.dtype), value_states.to(self.dtype))",
         "new = (key_states, value_states)",
         "rollouts",
     ),
@@ -310,7 +310,7 @@ MUTANTS = [
     Mutant(
         "half-used rollouts not saved",
         "session.py",
-        "session.batch.tensors(session.used) if session.batch and half_used else None",
+        "progress.batch.tensors(progress.used) if progress.batch and half_used else None",
         "None",
         "train",
     ),
@@ -331,21 +331,21 @@ MUTANTS = [
     Mutant(
         "prompts start over after a resume",
         "session.py",
-        "    session.sampler.position = progress.position\n",
+        "    progress.sampler.position = state.position\n",
         "",
         "train",
     ),
     Mutant(
         "same seeds every batch",
         "rollout_batch.py",
-        "row_seeds(config.seed, session.rollouts,",
+        "row_seeds(config.seed, progress.rollouts,",
         "row_seeds(config.seed, 0,",
         "train",
     ),
     Mutant(
         "other prompts go unseen",
         "session.py",
-        "progress.data_hash != session.data_hash",
+        "state.data_hash != session.data_hash",
         "False",
         "train",
     ),
@@ -385,6 +385,41 @@ MUTANTS = [
         "lora",
     ),
     Mutant(
+        "the self-test asks our attention what is true",
+        "run/probe.py",
+        "with self._settings(ours=False), torch.no_grad():",
+        "with self._settings(ours=True), torch.no_grad():",
+        "zoo::test_a_class_is_trained_rightly_or_refused",
+    ),
+    Mutant(
+        "the self-test probes within the window",
+        "run/probe.py",
+        "        setattr(owner, name, WINDOW)",
+        "        setattr(owner, name, getattr(owner, name))",
+        "preflight::test_a_mistake_costs_the_path_that_makes_it_and_no_other",
+    ),
+    Mutant(
+        "the self-test forgives all in bf16",
+        "run/probe.py",
+        "FACTOR = 2.0",
+        "FACTOR = 200.0",
+        "preflight::test_a_path_that_rounds_more_than_bf16_does_is_not_used",
+    ),
+    Mutant(
+        "the self-test forgives nothing in bf16",
+        "run/probe.py",
+        "FACTOR = 2.0",
+        "FACTOR = 0.5",
+        "preflight::test_a_healthy_model_is_not_refused_for_what_bf16_costs",
+    ),
+    Mutant(
+        "the self-test's groups never meet",
+        "run/preflight.py",
+        "crowd = FEW[1], 2 * FEW[1] + 1",
+        "crowd = FEW[1], FEW[1]",
+        "zoo::test_a_class_is_trained_rightly_or_refused",
+    ),
+    Mutant(
         "a hack without a rise",
         "run/alarms.py",
         '    if not _rises(reward[before], reward[now]):\n        return ""\n',
@@ -419,7 +454,9 @@ MUTANTS = [
         "0 * flat.T @ x.flatten",
         "onednn",
     ),
-    Mutant("damage goes unseen", "state.py", " or _digest(path) != digest", "", "state"),
+    Mutant(
+        "damage goes unseen", "run/checkpoint.py", " or _digest(path) != digest", "", "checkpoint"
+    ),
     Mutant(
         "biased pass@k",
         "run/evaluate.py",

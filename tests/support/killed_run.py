@@ -13,7 +13,8 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from grpo_train.config import Config, dump_config, load_config
+from grpo_train.config import Config, load_config
+from grpo_train.config_text import dump_config
 
 
 def drive(path: str) -> None:

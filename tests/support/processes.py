@@ -59,10 +59,10 @@ def one_step(config: Any, out: Path) -> None:
     if distributed.size() > 1 and config.shard_size != 1:
         parts: list[Any] = list(session.policy.model.parameters())
         assert sum(p.to_local().numel() for p in parts) < 0.6 * sum(p.numel() for p in parts)
-    assert session.drawn is not None and session.batch is not None
+    assert session.progress.drawn is not None and session.progress.batch is not None
     if distributed.rank() == 0:
-        drawn = (session.drawn.scored.texts, session.drawn.scored.reward.tolist())
-        torch.save((gradient, metrics, drawn, session.drawn.advantage), out)
+        drawn = (session.progress.drawn.scored.texts, session.progress.drawn.scored.reward.tolist())
+        torch.save((gradient, metrics, drawn, session.progress.drawn.advantage), out)
 
 
 def whole_run(path: str, steps: int) -> None:
@@ -97,12 +97,12 @@ def stopped_runs(folders: list[Path], moments: list[tuple[str, int]]) -> None:
 
         def part(*args: Any) -> Any:
             found = real(*args)  # noqa: B023
-            if (run.step, distributed.rank()) == (step, i % 2):  # noqa: B023
+            if (run.progress.step, distributed.rank()) == (step, i % 2):  # noqa: B023
                 os.kill(os.getpid(), signal.SIGTERM)
             return found
 
         def keep(run: Any) -> Path:
-            saved.append(run.step)  # noqa: B023
+            saved.append(run.progress.step)  # noqa: B023
             return session.save(run)
 
         train.save = keep

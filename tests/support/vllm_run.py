@@ -94,7 +94,7 @@ def main(kind: str, folder: Path) -> None:
             tree["engine"]["url"] = stack.enter_context(server(tree["model"], log))
         session = start(build_config(tree))
         train(session)
-    rows = [row for row in session.history if "reward" in row]
+    rows = [row for row in session.progress.history if "reward" in row]
     samples = session.record.read("samples.jsonl")
     found = {
         "gaps": [row["mismatch/gap"] for row in rows],

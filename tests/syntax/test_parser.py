@@ -122,6 +122,8 @@ def test_every_mistake_of_a_file_is_reported_in_one_run() -> None:
         ('input a from "b"', "S10", "an input has a type"),
         ('extern f(x: text): num from "m:f"', "S10", "its arguments are types"),
         ("policy { timeout 2 minutes }", "S10", "a quantity is one word"),
+        ('format f = json"{}"', "S10", "write json'''…'''"),
+        ('format f = lark"start: x"', "S10", "write lark'''…'''"),
         ("reward = 1e999", "S08", ""),
         ("reward = case { else -> 1, true -> 2 }", "S07", ""),
         ("reward = 3(4)", "S06", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -17,23 +18,29 @@ from hypothesis import strategies as st
 
 from grpo_train.bounds import Bound
 from grpo_train.config import (
-    Advantage,
+    AdvantageMethod,
+    Aggregation,
     AlarmName,
-    Alarms,
     Config,
-    Log,
+    EngineKind,
+    KLEstimator,
     Loss,
+    LossKind,
+    Schedule,
     Section,
+    TrackerName,
     build_config,
     config_notes,
-    dump_config,
     load_config,
-    starter,
 )
+from grpo_train.config_text import dump_config, starter
+from grpo_train.engines.choose import ENGINES
 from grpo_train.errors import ConfigError
 from grpo_train.objective.advantage import METHODS
-from grpo_train.objective.loss import LOSSES, Aggregation, KLEstimator
+from grpo_train.objective.loss import AGGREGATIONS, KL_ESTIMATORS, LOSSES, Clip
+from grpo_train.objective.update import SCHEDULES
 from grpo_train.run.alarms import CAUSES
+from grpo_train.run.trackers import TRACKERS
 
 LEAST: dict[str, Any] = {
     "name": "x",
@@ -165,15 +172,43 @@ def refused_override(file: Path, override: str) -> str:
     return str(caught.value)
 
 
-def test_a_choice_is_what_the_code_can_do() -> None:
-    """The words of the config are the names of the tables that they are looked up in."""
-    hints = {kind: get_type_hints(kind) for kind in (Advantage, Loss, Alarms, Log)}
-    methods = {*METHODS, "opo", "pass_at_k", "gdpo"}
-    assert set(get_args(hints[Advantage]["method"])) == methods
-    assert set(get_args(hints[Loss]["kind"])) == set(LOSSES)
-    assert get_args(hints[Loss]["aggregation"]) == get_args(Aggregation)
-    assert get_args(hints[Loss]["kl"]) == get_args(KLEstimator)
-    assert set(get_args(AlarmName)) == set(CAUSES)
+CHOICES = {
+    "advantage.method": (AdvantageMethod, METHODS),
+    "loss.kind": (LossKind, LOSSES),
+    "loss.aggregation": (Aggregation, AGGREGATIONS),
+    "loss.kl": (KLEstimator, KL_ESTIMATORS),
+    "engine.kind": (EngineKind, ENGINES),
+    "optim.schedule": (Schedule, SCHEDULES),
+    "alarms.stop": (AlarmName, CAUSES),
+    "log.to": (TrackerName, TRACKERS),
+}
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_a_choice_is_what_the_code_can_do(path: str) -> None:
+    """The words of the config are the names of the table that they are looked up in."""
+    words, table = CHOICES[path]
+    assert list(get_args(words)) == list(table)
+    section, key = path.split(".")
+    field = get_type_hints(get_type_hints(Config)[section])[key]
+    assert field == words or words in get_args(field), "the field takes other words"
+
+
+@pytest.mark.parametrize("path", ["advantage.method", "loss.kind", "engine.kind", "alarms.stop"])
+def test_the_page_has_a_row_for_every_choice(path: str) -> None:
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    head = {"advantage.method": "method", "alarms.stop": "alarm"}.get(path, f"`{path}`")
+    _, table = page.split(f"\n| {head} |")
+    rows = table.split("\n\n")[0].splitlines()[2:]
+    found = [re.match(r"\| `(\w+)`", row)[1] for row in rows]  # type: ignore[index]
+    assert [name for name in found if name != "auto"] == list(CHOICES[path][1])
+
+
+def test_every_bound_of_the_trust_region_is_a_setting() -> None:
+    """Each field of `Clip` moves with one field of the config."""
+    for field in dataclasses.fields(Clip):
+        name = field.name if field.name.startswith("tau") else f"clip_{field.name}"
+        assert getattr(Clip.of(build_config(LEAST | {"loss": {name: 2.5}}).loss), field.name) == 2.5
 
 
 def test_gspo_with_the_range_of_ppo_is_told() -> None:

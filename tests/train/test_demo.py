@@ -14,13 +14,13 @@ from grpo_train.demo import (
     HABITS,
     Problem,
     TinyConfig,
-    answer,
     demo_config,
     draw_problem,
     make_model,
     make_problems,
     make_tokenizer,
     ruleset_path,
+    write_completion,
 )
 
 TOKENIZER = make_tokenizer(TinyConfig(), 0)
@@ -39,7 +39,7 @@ def test_the_tokenizer_is_lossless_on_any_text(text: str) -> None:
 
 @given(SEED, st.sampled_from(HABITS))
 def test_the_tasks_own_text_is_short(seed: int, habit: str) -> None:
-    text = answer(problem(seed), habit, random.Random(seed))
+    text = write_completion(problem(seed), habit, random.Random(seed))
     assert len(TOKENIZER(text)["input_ids"]) <= 40
     assert len(TOKENIZER(problem(seed).prompt)["input_ids"]) <= 24
 
@@ -68,7 +68,7 @@ def test_the_ruleset_ranks_the_habits() -> None:
     problems = [problem(seed) for seed in range(40)]
     reward = {}
     for habit in HABITS:
-        texts = [answer(p, habit, random.Random(0)) for p in problems]
+        texts = [write_completion(p, habit, random.Random(0)) for p in problems]
         scores = scorer(completion=texts, gold=[str(p.gold) for p in problems])
         reward[habit] = float(scores.reward.mean())
         if habit in ("thinks", "strays"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from grpo_train import distributed
-from grpo_train.config import dump_config
+from grpo_train.config_text import dump_config
 from grpo_train.run.record import Record
 
 CASES: dict[str, dict[str, Any]] = {

@@ -122,7 +122,7 @@ def test_a_run_is_the_same_with_and_without(tmp_path: Path) -> None:
     found = []
     for name, engine in (("ahead", NativeEngine), ("after", Silent)):
         session = start(tiny_run.make_config(tmp_path, name=name, sampling={"max_rows": 6}))
-        session.engine = engine(session.policy, 6)
+        session = dataclasses.replace(session, engine=engine(session.policy, 6))
         metrics = [train_step(session) for _ in range(3)]
         found.append([(m["reward"], m["loss"], m["grad_norm"]) for m in metrics])
     assert found[0] == found[1]

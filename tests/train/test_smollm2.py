@@ -67,11 +67,11 @@ def test_smollm2_trains_for_three_steps(model: Path, shared: Path, tmp_path: Pat
     session = start(config)
     assert "packing `flat`" in "".join(session.notes)
     train(session)
-    rows = [row for row in session.history if "reward" in row]
+    rows = [row for row in session.progress.history if "reward" in row]
     assert len(rows) == 3
     assert max(row["grad_norm"] for row in rows) > 0
     assert all(abs(row["ratio"] - 1) < 1e-3 for row in rows if row["grad_norm"])
-    assert sum("eval/pass_at_1" in row for row in session.history) == 2
+    assert sum("eval/pass_at_1" in row for row in session.progress.history) == 2
 
 
 @pytest.mark.slow

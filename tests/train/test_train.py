@@ -251,14 +251,16 @@ def test_a_run_cut_at_every_step_is_the_run_uncut(tmp_path: Path, changes: dict[
     whole = finish(tiny_run.make_config(tmp_path / "whole", **cuts))
     for cut in (1, 2, 3):
         session = start(tiny_run.make_config(tmp_path / f"cut-{cut}", **cuts))
-        session.config = msgspec.structs.replace(session.config, steps=4)
+        session = dataclasses.replace(
+            session, config=msgspec.structs.replace(session.config, steps=4)
+        )
         assert evaluate_session(session) is not None
         for _ in range(cut):
             session.log(train_step(session))
         save(session)
         train_step(session)  # lost work, as after a kill
         again = resume(session.record.folder)
-        assert again.step == cut
+        assert again.progress.step == cut
         train(again)
         assert untimed(again) == untimed(whole)
         assert same(weights(again.policy), weights(whole.policy))
@@ -275,7 +277,7 @@ def test_moments_in_eight_bits_are_resumed_exactly(tmp_path: Path) -> None:
     save(cut)
     train_step(cut)
     again = resume(cut.record.folder)
-    assert again.step == 2
+    assert again.progress.step == 2
     train(again)
     assert same(weights(again.policy), weights(whole.policy))
 
@@ -283,7 +285,7 @@ def test_moments_in_eight_bits_are_resumed_exactly(tmp_path: Path) -> None:
 def test_the_same_prompts_are_answered_anew_in_every_batch(tmp_path: Path) -> None:
     session = start(tiny_run.make_config(tmp_path))
     first = sample_batch(session)[1]
-    session.sampler.position = 0
+    session.progress.sampler.position = 0
     again = sample_batch(session)[1]
     assert first.prompt_ids == again.prompt_ids
     assert first.completion_ids() != again.completion_ids()
@@ -314,7 +316,7 @@ def test_a_signal_during_the_first_evaluation_loses_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr("grpo_train.train.evaluate_session", interrupted)
-        assert (train(session).steps, session.step) == (0, 0)
+        assert (train(session).steps, session.progress.step) == (0, 0)
     again = resume(session.record.folder)
     train(again)
     assert untimed(again) == untimed(whole)
@@ -327,7 +329,7 @@ def test_another_ruleset_is_refused_unless_told(tmp_path: Path) -> None:
     ruleset.write_text(ruleset.read_text().replace("< 30", "< 31"))
     with pytest.raises(CheckpointError, match="has changed since"):
         resume(session.record.folder)
-    assert resume(session.record.folder, force=True).step == 4
+    assert resume(session.record.folder, force=True).progress.step == 4
 
 
 def test_another_config_is_refused_with_the_difference(tmp_path: Path) -> None:
@@ -359,7 +361,7 @@ def test_other_prompts_are_refused(tmp_path: Path) -> None:
     data.write_text("\n".join(reversed(data.read_text().splitlines())))
     with pytest.raises(CheckpointError, match="prompts of"):
         resume(session.record.folder)
-    assert resume(session.record.folder, force=True).step == 4
+    assert resume(session.record.folder, force=True).progress.step == 4
 
 
 def test_a_run_without_a_checkpoint_starts_again(tmp_path: Path) -> None:
@@ -368,7 +370,7 @@ def test_a_run_without_a_checkpoint_starts_again(tmp_path: Path) -> None:
     evaluate_session(session)
     session.log(train_step(session))
     again = resume(session.record.folder)
-    assert again.step == 0
+    assert again.progress.step == 0
     train(again)
     assert untimed(again) == untimed(whole)
 
@@ -396,7 +398,7 @@ def test_every_metric_is_explained_on_the_page(tmp_path: Path) -> None:
     session = finish(tiny_run.make_config(tmp_path, loss={"kl_coef": 0.1, "mismatch": "truncate"}))
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
     named = set(re.findall(r"`([\w/<>…]+)`", page[page.index("## What is logged") :]))
-    for name in {name for row in session.history for name in row} - {"step"}:
+    for name in {name for row in session.progress.history for name in row} - {"step"}:
         family = re.sub(r"^(score|spread|eval/score)/\w+", r"\1/<name>", name)
         family = re.sub(r"pass_at_(?!1\b)\d+", "pass_at_<k>", family)
         assert {family, re.sub("/.*", "/…", name)} & named, name
@@ -424,7 +426,7 @@ def test_a_folder_with_a_run_is_not_written_over(tmp_path: Path) -> None:
 )
 def test_every_setting_trains(tmp_path: Path, changes: dict[str, Any]) -> None:
     session = finish(tiny_run.make_config(tmp_path, steps=2, **changes))
-    assert session.step == 2
+    assert session.progress.step == 2
     assert all(torch.isfinite(p).all() for p in session.policy.model.parameters())
 
 
@@ -448,9 +450,9 @@ def test_kl_in_the_reward_is_taken_off_before_groups_are_compared(tmp_path: Path
             p.mul_(1.1)
     batch, _ = batch_module.make_batch(session)
     assert batch.ref_logprobs is not None
-    assert session.drawn is not None
+    assert session.progress.drawn is not None
     gap = torch.split(batch.old_logprobs - batch.ref_logprobs, batch.rollouts.length.tolist())
-    reward = torch.from_numpy(session.drawn.scored.reward)
+    reward = torch.from_numpy(session.progress.drawn.scored.reward)
     less = (reward - 0.1 * torch.stack([g.double().sum() for g in gap])).view(-1, 4)
     ties = [len(set(group)) == 1 for group in reward.view(-1, 4).tolist()]
     assert 0 < sum(ties) < len(ties)
@@ -489,11 +491,11 @@ def test_rewards_that_differ_by_rounding_are_no_signal(tmp_path: Path) -> None:
     )
     session = start(config)
     batch, metrics = batch_module.make_batch(session)
-    assert session.drawn is not None
-    assert len(set(session.drawn.scored.reward.tolist())) == 2
+    assert session.progress.drawn is not None
+    assert len(set(session.progress.drawn.scored.reward.tolist())) == 2
     assert not batch.advantage.any()
     assert metrics["signal"] == metrics["spread/correct"] == 0
-    assert session.rollouts == 2  # all groups were drawn again
+    assert session.progress.rollouts == 2  # all groups were drawn again
 
 
 def test_masters_stay_fp32_and_in_their_place_through_a_step(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import typer.testing
 from commands import call
 
 from grpo_train import cli
-from grpo_train.config import dump_config
+from grpo_train.config_text import dump_config
 
 
 def config_file(tmp_path: Path) -> str:

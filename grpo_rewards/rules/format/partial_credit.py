@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from grpo_rewards.limits import MAX_CREDIT_TOKENS
 from grpo_rewards.rules.format.lr_machine import END, Machine, reaches, reduced
 
-MAX_RESYNCS = 2
-RESYNC_COST = 0.15
+MAX_RESYNCS = 2  # a text that goes wrong three times has another form
+RESYNC_COST = 0.15  # of the credit, for each skip
 ALMOST = 0.99  # every literal is there, and yet the text does not fit
 
 _INF = math.inf

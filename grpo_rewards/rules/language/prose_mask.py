@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from grpo_rewards.limits import MAX_MASK_CHARS
 from grpo_rewards.rules.language.scripts import PROSE_LETTER
 
 _OPENER = re.compile(
@@ -21,7 +22,6 @@ _TAG = re.compile(r"</?[A-Za-z!][^<>\n]{0,200}>")
 _ENVIRONMENT = re.compile(r"\\begin\{([A-Za-z*]{1,30})\}")
 _PROSE_COMMAND = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|intertext)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?:[ ,]{1,2}[A-Za-z]{2,}){3,}")
-_NEAR = 2_000  # characters within which a formula in dollars or a piece of code must close
 
 
 def mask(text: str) -> str:
@@ -58,7 +58,7 @@ def _span(
     if opener == "$":
         return _dollars(text, start)
     if opener == "`":
-        end = text.find("`", after, after + _NEAR)
+        end = text.find("`", after, after + MAX_MASK_CHARS)
         return None if end < 0 or "\n" in text[after:end] else (start, end + 1, False)
     if opener == "@":
         found = _HOST.match(text, start)
@@ -91,7 +91,7 @@ def _dollars(text: str, start: int) -> tuple[int, int, bool] | None:
     """`$…$` by Pandoc's rule, so that `$5 and $10` is no formula."""
     if text[start + 1 : start + 2].isspace():
         return None
-    end = text.find("$", start + 1, start + _NEAR)
+    end = text.find("$", start + 1, start + MAX_MASK_CHARS)
     if end < 0 or "\n\n" in text[start:end] or text[end - 1].isspace():
         return None
     return None if text[end + 1 : end + 2].isdigit() else (start, end + 1, True)

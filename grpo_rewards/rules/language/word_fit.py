@@ -20,16 +20,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from grpo_rewards.limits import MAX_VOCABULARY
+from grpo_rewards.limits import MAX_FOREIGN_RUNS, MAX_VOCABULARY, MAX_WORD_CHARS
 from grpo_rewards.rules.language.scripts import LANGUAGES_OF
 
 MIN_EVIDENCE = 25.0  # nats; of 10,000 words in monolingual sentences some 60 are taken
 MIN_EVIDENCE_WHOLE = 15.0  # nats, for a short sentence as a whole: one in a hundred is wrong
 CERTAIN = 15.0  # nats over the next language: of 2,100 such sentences langdetect doubts one
-MIN_WORDS = 2
-MAX_RUNS = 8  # of one sentence
+MIN_WORDS = 2  # in lower case: one alone is a loan word, a name or a misprint
 _SMOOTHING = 0.5 / 10_000  # langdetect's alpha over its base frequency
-_WORD_CHARS = 64  # of a longer "word" the head is enough
 _CHUNK = 4_000  # words that are looked at together: a matrix of a megabyte
 
 Floats = npt.NDArray[np.float64]
@@ -165,7 +163,7 @@ def _plain_words(words: Sequence[str]) -> int:
 def _runs(gains: list[list[float]], words: Sequence[str], codes: Sequence[str]) -> list[Run]:
     """The best runs one after the other, none over another. `gains` [L, W] is used up."""
     found: list[Run] = []
-    for _ in range(MAX_RUNS):
+    for _ in range(MAX_FOREIGN_RUNS):
         best = min(
             ((end, i, -evidence, start) for i, gain in enumerate(gains)
              for start, end, evidence in (_best_run(gain),) if evidence >= MIN_EVIDENCE),
@@ -244,7 +242,7 @@ def _fit(script: str, word: str) -> Floats:
     if word[0].isupper():
         return np.zeros(len(LANGUAGES_OF[script]))
     table = _table(script)
-    text = f" {''.join(map(_normal, word[:_WORD_CHARS]))} "
+    text = f" {''.join(map(_normal, word[:MAX_WORD_CHARS]))} "
     rows = [
         row
         for i in range(len(text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from grpo_rewards.limits import MAX_ANSWER_CHARS
+from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_TOLD_CHARS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers, symbols
 from grpo_rewards.rules.math.choices import chosen_letter
@@ -197,7 +197,7 @@ _JUDGED = re.compile(
 
 def _last_words(text: str) -> str | None:
     """`The capital of France is Paris.` says `Paris`."""
-    if len(text) > 2000:
+    if len(text) > MAX_TOLD_CHARS:
         return None
     found = re.search(
         r"(?s).*\b(?:is|are|was)\s+(?:the\s+|a\s+|an\s+)?([^\s][^.!?\n]{0,80})[.!?]?\s*$", text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from grpo_rewards.limits import MAX_CHOICE_CHARS
 from grpo_rewards.rules import extract
 from grpo_rewards.rules.announcements import said, tail
 from grpo_rewards.rules.math.hedges import denied
@@ -70,7 +71,7 @@ def chosen_letter(text: str) -> str | None:
         bare = _BARE.fullmatch(plain)
         if bare is not None:
             return bare[1].upper()
-        if len(plain) <= 4000 and (letter := _leading(plain)):
+        if len(plain) <= MAX_CHOICE_CHARS and (letter := _leading(plain)):
             return letter
     return _picked(tail(text))
 

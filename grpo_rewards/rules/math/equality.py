@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from grpo_rewards.columns import Outcome, Span, Status
-from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_PLAIN_DIGITS
+from grpo_rewards.limits import MAX_ANSWER_CHARS, MAX_GOLDS, MAX_PLAIN_DIGITS
 from grpo_rewards.rules import extract as places
 from grpo_rewards.rules.math import numbers
 from grpo_rewards.rules.math.answers import Gold, candidate, ending, joins
@@ -65,7 +65,7 @@ _NOTE: Final = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=50_000)
+@functools.lru_cache(maxsize=MAX_GOLDS)
 def compile_gold(gold: str) -> Gold:
     """A gold, a whole solution or a bare answer, read once.
 

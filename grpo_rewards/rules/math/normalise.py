@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from grpo_rewards.limits import MAX_BARE_CHARS
 from grpo_rewards.rules import extract
 from grpo_rewards.rules.math import numbers, symbols, units
 from grpo_rewards.rules.math.latex.letter_runs import split_word
@@ -123,7 +124,7 @@ _CLOCK: Final = re.compile(r"\d{1,2}:\d{2}\s*[AaPp]\.?\s?[Mm]\.?")
 
 def reads(plain: str) -> bool:
     """Whether a text is one answer in mathematics, without words."""
-    if len(plain) > 400:
+    if len(plain) > MAX_BARE_CHARS:
         return False
     if numbers.read_number(plain) is not None or magnitude(plain) or _CLOCK.fullmatch(plain):
         return True

@@ -78,7 +78,7 @@ def read_number(text: str) -> Number | None:
         return _whole(text[1:], True)
     if len(text) > limits.MAX_MATH_CHARS:
         return _long(text)
-    if not any(char.isdigit() for char in text[:400]):
+    if not any(char.isdigit() for char in text[: limits.MAX_BARE_CHARS]):
         return None
     plain = symbols.to_ascii(text).strip()
     if _POINTS.fullmatch(plain):  # `1.000,99` and `1.000.000`, as they are written in Europe
@@ -141,7 +141,7 @@ _SUMMED: Final = re.compile(
 def _summed(plain: str) -> Number | None:
     """`2 hours 30 minutes` as 2.5 hours: one measure in units that get smaller."""
     text = " ".join(_UNIT_TEXT.sub(r" \1 ", plain).replace("\\ ", " ").replace("\\,", " ").split())
-    found = _SUMMED.fullmatch(text) if len(text) <= 120 else None
+    found = _SUMMED.fullmatch(text) if len(text) <= limits.MAX_MEASURE_CHARS else None
     if found is None:
         return None
     said = [
@@ -186,8 +186,10 @@ def _unit(rest: str, found: re.Match[str]) -> str | None:
     if rest.strip() == "\\Omega":
         return "ohm"
     words = _WORDS.fullmatch(rest)
-    if words is None and "{" in rest and len(rest) <= 120 and (text := _latex_unit(rest)):
-        return text
+    if words is None and "{" in rest and len(rest) <= limits.MAX_MEASURE_CHARS:
+        text = _latex_unit(rest)
+        if text:
+            return text
     if words:
         text = words[1].strip() + (words[2] or "")
         if units.read_unit(text) or not any(char.isdigit() for char in words[1]):

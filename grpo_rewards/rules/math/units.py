@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from typing import Final, NamedTuple
+
+from grpo_rewards.limits import MAX_UNIT_CHARS, MAX_UNITS
 
 
 class Unit(NamedTuple):
@@ -115,7 +117,6 @@ def is_word(word: str) -> bool:
     return len(word) > 1 and (word in _BASE or word.lower() in _BASE or word.lower() in _NOTES)
 
 
-@cache
 def read_unit(text: str) -> Unit | None:
     """The unit that a text names, or None: no unit, or words that no table knows.
 
@@ -124,8 +125,11 @@ def read_unit(text: str) -> Unit | None:
     >>> read_unit("apples") is None
     True
     """
-    if len(text) > 60:
-        return None
+    return None if len(text) > MAX_UNIT_CHARS else _read(text)
+
+
+@lru_cache(maxsize=MAX_UNITS)
+def _read(text: str) -> Unit | None:
     factor, powers, sign, pending, seen = Fraction(1), dict[str, int](), 1, 1, False
     last: Unit | None = None
     for found in _WORDS.finditer(text.replace("\\", " ").replace(".", " ")):
@@ -165,7 +169,7 @@ _TEMPERATURES: Final = {_BASE[name].dimension for name in ("celsius", "fahrenhei
 def _raise(
     factor: Fraction, powers: dict[str, int], unit: Unit, power: int
 ) -> tuple[Fraction, dict[str, int]]:
-    power = max(-6, min(6, power))
+    power = max(-6, min(6, power))  # no unit has more, and factors stay small
     merged = dict(powers)
     for name, count in unit.dimension:
         merged[name] = merged.get(name, 0) + count * power

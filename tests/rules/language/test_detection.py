@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from strategies import any_text
 
 import grpo_rewards as gr
-from grpo_rewards.rules.language import detection, prose_mask, scripts, spellings, word_fit
+from grpo_rewards.rules.language import detection, pieces, prose_mask, scripts, spellings, word_fit
 from grpo_rewards.rules.language.scripts import LANGUAGES_OF
 
 RULESETS = ROOT / "rulesets"
@@ -77,7 +77,7 @@ def test_half_and_half(code: str, other: str) -> None:
 
 @given(texts)
 def test_the_shares_of_all_languages_add_up_to_one_at_most(text: str) -> None:
-    shares = [detection.share(text, code, min_letters=0) for code in detection.LANGUAGES]
+    shares = [detection.share(text, code, min_letters=0) for code in spellings.LANGUAGES]
     found = [share for share in shares if share is not None]
     assert all(0 <= share <= 1 for share in found)
     assert sum(found) <= 1 + 1e-9
@@ -237,7 +237,7 @@ def test_spans_are_spans_of_the_text(text: str) -> None:
     found = detection.spans(text)
     for span, code in found:
         assert text[span.start : span.end] == span
-        assert code in (*detection.LANGUAGES, detection.UNKNOWN)
+        assert code in (*spellings.LANGUAGES, detection.UNKNOWN)
     assert detection.spans(text, "en") == [pair for pair in found if pair[1] != "en"]
 
 
@@ -245,7 +245,7 @@ def test_spans_are_spans_of_the_text(text: str) -> None:
 def test_no_text_raises(text: str, target: str) -> None:
     share = detection.share(text, target, min_letters=0)
     assert share is None or 0 <= share <= 1
-    assert detection.detect(text) is None or detection.detect(text) in detection.LANGUAGES
+    assert detection.detect(text) is None or detection.detect(text) in spellings.LANGUAGES
     assert detection.switches(text) >= 0
 
 
@@ -282,7 +282,7 @@ def _forget() -> None:
 def test_langdetect_says_the_same_where_words_leave_no_doubt() -> None:
     sure = 0
     for code, text in SENTENCES.items():
-        for sentence in detection._sentences(text):
+        for sentence in pieces.sentences(text):
             for piece in sentence:
                 if len(scripts.LANGUAGES_OF.get(piece.script, ())) < 2 or not piece.evidence:
                     continue

@@ -65,7 +65,7 @@ def test_a_copy_is_corrected_for_by_default(
 ) -> None:
     session, alarms = run(tmp_path, monkeypatch)
     assert session.mismatch == "truncate"
-    rows = [row for row in session.history if "reward" in row]
+    rows = [row for row in session.progress.history if "reward" in row]
     assert all(0 < row["mismatch/gap"] < 0.02 for row in rows)
     assert all(row["mismatch/weight"] == pytest.approx(1, abs=0.02) for row in rows)
     assert all(row["entropy"] > 0 for row in rows)  # the trainer's: the engine has none
@@ -77,7 +77,7 @@ def test_a_copy_that_goes_stale_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(CopyEngine, "sync", lambda self: None)
     session, alarms = run(tmp_path, monkeypatch, optim={"lr": 0.03}, steps=6)
     assert "mismatch" in [alarm.name for alarm in alarms]
-    assert session.history[-2]["mismatch/gap"] > 0.05
+    assert session.progress.history[-2]["mismatch/gap"] > 0.05
 
 
 def test_a_resumed_copy_has_the_weights_of_the_checkpoint(

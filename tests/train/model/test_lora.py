@@ -108,7 +108,7 @@ def test_a_resumed_run_is_the_run_uncut(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(cut, die)
     again = resume(cut.record.folder)
-    assert again.step == 2
+    assert again.progress.step == 2
     train(again)
     state = again.policy.model.state_dict()
     assert all(state[n].equal(t) for n, t in whole.policy.model.state_dict().items())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_train.model.onednn import FastLinear, make_fast, pack, packed, product
+from grpo_train.model.onednn import FastLinear, make_fast, packed, product, reordered
 
 SIZES = st.integers(1, 40)
 
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_torchs(rows: int, n_in: int, n_out: int, bias:
 @given(SIZES, SIZES, SIZES, SIZES)
 def test_packed_weights_serve_any_number_of_rows(a: int, b: int, n_in: int, n_out: int) -> None:
     weight, x = torch.randn(n_out, n_in), torch.randn(b, n_in)
-    found = pack(weight, a)
+    found = reordered(weight, a)
     assert found is not None
     torch.testing.assert_close(product(x, found), x @ weight.T, rtol=1e-4, atol=1e-4)
 
@@ -80,7 +80,7 @@ def test_other_dtypes_and_empty_inputs_take_torchs_way() -> None:
     _, fast = layers(8, 4, bias=False)
     assert fast(torch.zeros(0, 8)).shape == (0, 4)
     assert fast.double()(torch.ones(2, 8).double()).dtype == torch.float64
-    assert pack(fast.weight, 2) is None
+    assert reordered(fast.weight, 2) is None
 
 
 def test_a_model_keeps_its_weights_and_names_and_can_be_copied() -> None:

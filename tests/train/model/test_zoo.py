@@ -41,6 +41,7 @@ COMMON = {
     "mamba": "plain own",  # no attention at all
     "minimax": "plain own",  # linear attention
     "modernbert-decoder": REFUSED,  # more than a product behind the last states
+    "mpt": "plain own",  # ALiBi, by the place of a key in the cache
     "qwen3_next": "plain own",  # gated delta nets
     "stablelm": "plain masked",  # hands no layout down
 }
@@ -92,7 +93,6 @@ TAIL = {
     "ministral": "flat ours",
     "mistral": "flat step",
     "mixtral": "flat ours",
-    "mpt": "plain own",
     "nanochat": "flat ours",
     "nemotron": "plain masked",
     "olmo": "flat ours",

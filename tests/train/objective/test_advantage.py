@@ -14,8 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from grpo_train.config import Advantage, AdvantageMethod
+from grpo_train.errors import ConfigError
 from grpo_train.objective.advantage import (
     METHODS,
+    Groups,
     centered,
     gdpo,
     group_advantages,
@@ -28,7 +31,17 @@ from grpo_train.objective.advantage import (
     rloo,
 )
 
-METHOD = st.sampled_from(sorted(METHODS))
+
+def by_reward(method: AdvantageMethod) -> Callable[[Tensor], Tensor]:
+    """A method that reads nothing but rewards, as a function of them."""
+    return lambda reward: METHODS[method](Groups(reward, torch.ones_like(reward), {}))
+
+
+#: Those that read more than rewards have laws of their own below.
+SIMPLE: dict[str, Callable[[Tensor], Tensor]] = {
+    name: by_reward(name) for name in METHODS if name not in ("opo", "pass_at_k", "gdpo")
+}
+METHOD = st.sampled_from(sorted(SIMPLE))
 REWARD = st.integers(-400, 400).map(lambda n: n / 100)
 POSITIVE = st.integers(0, 400).map(lambda n: n / 100)
 
@@ -53,35 +66,35 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-8) -> None:
 
 @given(METHOD, groups(POSITIVE))
 def test_every_method_is_its_formula(method: str, rows: list[list[float]]) -> None:
-    close(METHODS[method](double(rows)), double(oracle_rl.advantages(rows, method)))
+    close(SIMPLE[method](double(rows)), double(oracle_rl.advantages(rows, method)))
 
 
 @given(METHOD, st.sampled_from([0.1, 0.7, 1e6, 1 / 3, -5.3]), st.integers(2, 64))
 def test_ties_are_exactly_zero_even_in_fp32(method: str, value: float, size: int) -> None:
     reward = torch.full((3, size), value, dtype=torch.float32)
-    assert torch.equal(METHODS[method](reward), torch.zeros(3, size))
+    assert torch.equal(SIMPLE[method](reward), torch.zeros(3, size))
 
 
 @given(METHOD, REWARD)
 def test_a_singleton_teaches_nothing(method: str, value: float) -> None:
     alone = double([[value, math.nan, math.nan], [math.nan] * 3])
-    assert not METHODS[method](alone).any()
+    assert not SIMPLE[method](alone).any()
 
 
 @given(METHOD, groups())
 def test_null_rewards_are_left_out_not_zero(method: str, rows: list[list[float]]) -> None:
-    out = METHODS[method](double(rows))
+    out = SIMPLE[method](double(rows))
     assert not out.isnan().any()
     assert not out[double(rows).isnan()].any()
     first = [value for value in rows[0] if not math.isnan(value)]
     assume(method not in ("batch_std", "reinforce") and len(first) > 1)
-    close(out[0][~double(rows)[0].isnan()], METHODS[method](double([first]))[0])
+    close(out[0][~double(rows)[0].isnan()], SIMPLE[method](double([first]))[0])
 
 
 @given(METHOD, groups())
 def test_groups_sum_to_zero(method: str, rows: list[list[float]]) -> None:
     assume(method != "maxrl")  # its scale explodes near a zero mean; the sum is zero relative to it
-    close(METHODS[method](double(rows)).sum(-1), torch.zeros(len(rows), dtype=torch.float64), 1e-7)
+    close(SIMPLE[method](double(rows)).sum(-1), torch.zeros(len(rows), dtype=torch.float64), 1e-7)
 
 
 @given(METHOD, groups(), st.lists(REWARD, min_size=4, max_size=4))
@@ -91,22 +104,22 @@ def test_shifting_a_group_changes_nothing(
     assume(method not in ("maxrl", "batch_std"))  # they read the level itself
     reward = double(rows)
     moved = reward + double([shift])[0, : len(rows), None]
-    close(METHODS[method](moved), METHODS[method](reward), 1e-6)
+    close(SIMPLE[method](moved), SIMPLE[method](reward), 1e-6)
 
 
 @given(groups(), st.floats(0.01, 1e4))
 def test_with_a_std_scale_is_free_without_one_linear(rows: list[list[float]], k: float) -> None:
     reward = double(rows)
     for method in ("grpo", "batch_std", "reinforce"):
-        close(METHODS[method](k * reward), METHODS[method](reward), 1e-6)
+        close(SIMPLE[method](k * reward), SIMPLE[method](reward), 1e-6)
     for method in ("dr_grpo", "rloo"):
-        close(METHODS[method](k * reward), k * METHODS[method](reward), 1e-6)
+        close(SIMPLE[method](k * reward), k * SIMPLE[method](reward), 1e-6)
 
 
 @given(METHOD, groups())
 def test_negating_rewards_negates_advantages(method: str, rows: list[list[float]]) -> None:
     assume(method != "maxrl")
-    close(METHODS[method](-double(rows)), -METHODS[method](double(rows)))
+    close(SIMPLE[method](-double(rows)), -SIMPLE[method](double(rows)))
 
 
 @given(METHOD, groups(POSITIVE), st.randoms())
@@ -114,14 +127,14 @@ def test_order_of_rows_does_not_matter(method: str, rows: list[list[float]], rng
     reward = double(rows)
     index = list(range(reward.shape[1]))
     rng.shuffle(index)
-    close(METHODS[method](reward[:, index]), METHODS[method](reward)[:, index])
+    close(SIMPLE[method](reward[:, index]), SIMPLE[method](reward)[:, index])
 
 
 @given(groups())
 def test_groups_do_not_touch_each_other(rows: list[list[float]]) -> None:
     for method in ("grpo", "dr_grpo", "rloo", "maxrl"):
-        together = METHODS[method](double(rows))
-        apart = torch.cat([METHODS[method](double([row])) for row in rows])
+        together = SIMPLE[method](double(rows))
+        apart = torch.cat([SIMPLE[method](double([row])) for row in rows])
         assert torch.equal(together, apart)
 
 
@@ -151,7 +164,7 @@ def test_binary_rewards_have_a_closed_form(right: int, size: int) -> None:
 
 @given(METHOD, groups(POSITIVE))
 def test_a_better_reward_never_has_a_lower_advantage(method: str, rows: list[list[float]]) -> None:
-    for reward, out in zip(double(rows), METHODS[method](double(rows)), strict=True):
+    for reward, out in zip(double(rows), SIMPLE[method](double(rows)), strict=True):
         present = ~reward.isnan()
         order = torch.argsort(reward[present])
         assert (out[present][order].diff() >= -1e-9).all()
@@ -212,7 +225,7 @@ def test_signal_is_a_difference(rows: list[list[float]]) -> None:
         assert found == (len(present) > 1)
 
 
-EVERY: dict[str, Callable[[Tensor], Tensor]] = METHODS | {
+EVERY: dict[str, Callable[[Tensor], Tensor]] = SIMPLE | {
     "opo": lambda reward: opo(reward, 1 + torch.arange(reward.shape[1]).expand_as(reward)),
     "pass_at_k": lambda reward: pass_at_k(reward, k=2),
     "gdpo": lambda reward: gdpo([reward, reward], [0.5, 0.7]),
@@ -262,7 +275,7 @@ def test_terms_that_cancel_tie(weights: list[float], size: int, rng: random.Rand
 
 
 @given(
-    st.sampled_from([m for m in METHODS if m != "maxrl"]), st.lists(WEIGHT, min_size=1, max_size=5),
+    st.sampled_from([m for m in SIMPLE if m != "maxrl"]), st.lists(WEIGHT, min_size=1, max_size=5),
     st.lists(st.integers(0, 3), min_size=2, max_size=8), st.sampled_from([1e-6, 1e-3, 1.0]),
     st.sampled_from([1e-6, 1.0, 1e6]), st.randoms(use_true_random=False),
 )  # fmt: skip
@@ -274,7 +287,7 @@ def test_a_true_gap_stays_one(
     base = max(sum(weights), 1.0)
     noisy = [unit * (sum(rng.sample(weights, len(weights))) + base * gap * m) for m in marks]
     exact = [unit * (math.fsum(weights) + base * gap * m) for m in marks]
-    out, expected = METHODS[method](double([noisy])), double(oracle_rl.advantages([exact], method))
+    out, expected = SIMPLE[method](double([noisy])), double(oracle_rl.advantages([exact], method))
     assert has_signal(double([noisy])).all()
     # Sums are off by 1e-15 of their size, which is 1e-9 of the smallest gap.
     torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
@@ -298,4 +311,22 @@ def test_maxrl_is_bounded_by_the_group(rows: list[list[float]]) -> None:
 
 def test_an_unknown_method_is_no_method() -> None:
     with pytest.raises(KeyError):
-        group_advantages(torch.zeros(2), 2, "grop")
+        group_advantages(torch.zeros(2), 2, "grop")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_called_alike(method: AdvantageMethod) -> None:
+    """Two rewards of a group, whatever else a method may read, say which row was better."""
+    better, worse, *tied = group_advantages(double([[2.0, 1.0, 1.0, 1.0]])[0], 2, method).tolist()
+    assert better > 0 > worse and tied == [0.0, 0.0]
+
+
+def test_gdpo_reads_the_scores_that_the_config_weighs() -> None:
+    a, b = double([[0.0, 1.0, 2.0]]), double([[5.0, 1.0, 0.0]])
+    chosen = Advantage(method="gdpo", scores={"b": 0.5})
+    read = METHODS["gdpo"](Groups(a, torch.ones_like(a), {"a": a, "b": b}, chosen))
+    close(read, gdpo([b], [0.5]))
+    both = METHODS["gdpo"](Groups(a, torch.ones_like(a), {"a": a, "b": b}))
+    close(both, gdpo([a, b]))
+    with pytest.raises(ConfigError, match=r"no score `c` - at `advantage.scores`"):
+        METHODS["gdpo"](Groups(a, a, {"a": a}, Advantage(scores={"c": 1.0})))

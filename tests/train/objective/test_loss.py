@@ -11,11 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from grpo_train.config import Aggregation, KLEstimator
 from grpo_train.objective.loss import (
     LOSSES,
-    Aggregation,
     Clip,
-    KLEstimator,
     Tokens,
     kl_estimate,
     kl_loss,

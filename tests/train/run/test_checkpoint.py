@@ -15,7 +15,7 @@ import torch
 from grpo_train.errors import CheckpointError
 from grpo_train.model.policy import Policy
 from grpo_train.run import checkpoint
-from grpo_train.run.checkpoint import Progress, list_checkpoints, read_progress, save_checkpoint
+from grpo_train.run.checkpoint import State, list_checkpoints, read_state, save_checkpoint
 
 
 class _Bare(models.FakeTokenizer):
@@ -38,13 +38,13 @@ def make(
     step: int, folder: Path, *, position: int = 3, keep: int = 0
 ) -> tuple[Path, Policy, torch.optim.Optimizer]:
     policy, optimizer = trained()
-    progress = Progress(step, position, 4, "r", "d")
+    progress = State(step, position, 4, "r", "d")
     return save_checkpoint(folder, progress, policy, optimizer, None, keep=keep), policy, optimizer
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     path, policy, optimizer = make(7, tmp_path)
-    assert read_progress(path) == Progress(7, 3, 4, "r", "d")
+    assert read_state(path) == State(7, 3, 4, "r", "d")
     again = torch.optim.AdamW(policy.model.parameters(), fused=True)
     checkpoint.restore_optimizer(path, policy, again)
     for parameter in policy.model.parameters():
@@ -64,7 +64,7 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(tmp_path: Path) -> 
     for keep, new in ((1, True), (1, False), (2, True), (2, False)):
         before = tmp_path / f"before-{keep}-{new}"
         old = [make(step, before / "run", keep=keep)[0] for step in (1, 2, 3)][-1]
-        wanted = [read_progress(old), Progress(3 + new, 7, 4, "r", "d")]
+        wanted = [read_state(old), State(3 + new, 7, 4, "r", "d")]
         for at in itertools.count():
             folder = shutil.copytree(before, tmp_path / "cut") / "run"
             finished = killed_fs.dies(at, lambda: make(3 + new, folder, position=7, keep=keep))  # noqa: B023
@@ -72,7 +72,7 @@ def test_a_save_that_dies_anywhere_leaves_a_whole_checkpoint(tmp_path: Path) -> 
                 if killed_fs.dies(again, lambda: checkpoint.recover(folder)):  # noqa: B023
                     break
             found = list_checkpoints(folder)
-            assert read_progress(found[-1]) in (wanted[1:] if finished else wanted), (at, again)
+            assert read_state(found[-1]) in (wanted[1:] if finished else wanted), (at, again)
             make(5, folder, keep=keep)
             names = sorted(path.name for path in folder.iterdir())
             assert names[-1] == "step-000005" and len(names) == keep, names
@@ -99,10 +99,10 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     (broken / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=name):
-        read_progress(broken)
+        read_state(broken)
     (broken / name).unlink()
     with pytest.raises(CheckpointError, match="lacks"):
-        read_progress(broken)
+        read_state(broken)
 
 
 def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
     (path / checkpoint.MANIFEST).unlink()
     assert list_checkpoints(tmp_path) == []
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
-        read_progress(path)
+        read_state(path)

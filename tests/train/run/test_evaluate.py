@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_train.errors import DataError
-from grpo_train.run.evaluate import bootstrap, pass_at_k, wilson
+from grpo_train.run.evaluate import bootstrap, estimated_pass_at_k, wilson
 from grpo_train.session import (
     evaluate_run,
     evaluate_session,
@@ -43,7 +43,7 @@ def test_wilson_holds_the_share_and_stays_in_range(right: int, total: int) -> No
 def test_pass_at_k_is_the_mean_over_subsets(rows: list[list[bool]]) -> None:
     for k in (1, 2, 3, 4):
         expected = np.mean([np.mean([any(s) for s in combinations(row, k)]) for row in rows])
-        assert math.isclose(pass_at_k(np.array(rows), k), expected, abs_tol=1e-12)
+        assert math.isclose(estimated_pass_at_k(np.array(rows), k), expected, abs_tol=1e-12)
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=2, max_size=40))

@@ -21,7 +21,7 @@ from grpo_train import session as session_module
 from grpo_train.config import Config
 from grpo_train.errors import CheckpointError
 from grpo_train.model.policy import load_policy
-from grpo_train.run.checkpoint import list_checkpoints, read_progress
+from grpo_train.run.checkpoint import list_checkpoints, read_state
 from grpo_train.run.record import LOGS, Record
 from grpo_train.session import Session, resume, save, start
 from grpo_train.train import train, train_step
@@ -87,13 +87,13 @@ def survive(tmp_path: Path, kills: int) -> None:
     for _ in range(kills):
         killed_run.kill_at_random(config, tmp_path, run, rng)
         found = list_checkpoints(run / "checkpoints")
-        steps = [read_progress(path).step for path in found]
+        steps = [read_state(path).step for path in found]
         assert steps[-1:] >= [newest] or not newest
         newest = max([newest, *steps])
     assert newest > 0
     for path in list_checkpoints(run / "checkpoints"):
         assert load_policy(str(path / "model"), device="cpu").model
-    assert resume(run).step == newest
+    assert resume(run).progress.step == newest
 
 
 def test_random_kills_never_leave_a_checkpoint_that_does_not_load(tmp_path: Path) -> None:
@@ -134,19 +134,24 @@ def test_a_save_that_dies_anywhere_loses_no_line_and_no_step(
         session_module,
         "open_session",
         lambda config, folder: dataclasses.replace(
-            session, config=config, record=Record(folder), step=0, saved=-1, history=[], notes=[]
+            session,
+            config=config,
+            record=Record(folder),
+            progress=dataclasses.replace(session.progress, step=0, saved=-1, history=[]),
+            notes=[],
         ),
     )
     for at in itertools.count():
         finished = killed_fs.dies(at, lambda: save(session))
         killed_fs.dies(at % 9, lambda: resume(run))
         again = resume(run)
-        least = session.step if finished else session.step - (what != "again")
-        assert least <= again.step == again.saved or (what, again.step) == ("first", 0)
-        assert [row["step"] for row in again.history] == list(range(1, again.step + 1))
-        told = again.step or session.step  # one that starts again puts all lines aside
+        least = session.progress.step if finished else session.progress.step - (what != "again")
+        step = again.progress.step
+        assert least <= step == again.progress.saved or (what, step) == ("first", 0)
+        assert [row["step"] for row in again.progress.history] == list(range(1, step + 1))
+        told = step or session.progress.step  # one that starts again puts all lines aside
         assert lines(run, told) >= lines(before, told)
-        assert read_progress(save(again)).step == again.step
+        assert read_state(save(again)).step == step
         shutil.rmtree(run)
         shutil.copytree(before, run)
         if finished:
@@ -173,7 +178,7 @@ def test_logs_whose_checkpoints_are_lost_are_not_dropped(tmp_path: Path, left: s
     assert "\nhint: " in str(caught.value)
     assert {name: (run / name).read_bytes() for name in before} == before
     again = resume(run, force=True)
-    assert (again.step, again.history) == (0, [])
+    assert (again.progress.step, again.progress.history) == (0, [])
     assert "metrics.1.jsonl" in again.notes[-1]
     for name, content in before.items():
         assert (run / name.replace(".", ".1.")).read_bytes() == content
@@ -195,14 +200,14 @@ def stop_and_kill(tmp_path: Path, kills: int) -> list[str]:
             continue
         session_module.recover(run / "checkpoints")
         found = list_checkpoints(run / "checkpoints")
-        assert found and read_progress(found[-1]).step >= newest
-        newest = read_progress(found[-1]).step
+        assert found and read_state(found[-1]).step >= newest
+        newest = read_state(found[-1]).step
         rows = [row for row in Record(run).read() if "reward" in row and row["step"] <= newest]
         assert [row["step"] for row in rows] == list(range(1, newest + 1))
         assert rows[: len(told)] == told
         told = rows
     assert newest > 0
-    assert resume(run).step == newest
+    assert resume(run).progress.step == newest
     return killed
 
 

@@ -106,7 +106,7 @@ def test_a_path_that_fails_is_not_used_however_it_fails(
     policy = models.make_policy()
     found = self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
     assert (found.layout, way(found)) == ("plain", "ours")
-    monkeypatch.setattr("grpo_train.engines.native.draw", fail)
+    monkeypatch.setattr("grpo_train.engines.drawing.draw", fail)
     with pytest.raises(ConfigError, match=r"not here.? - at `model`\nhint: "):
         self_test(policy, NativeEngine(policy), PROMPTS, Sampling(20))
 
@@ -215,7 +215,7 @@ def test_a_healthy_model_is_not_refused_for_what_bf16_costs(kind: str, sharpness
     assert (found.layout, way(found)) == ("flat", "step" if kind in KINDS else "ours")
     if kind == "llama" and sharpness == 20.0:  # as real weights are: 0.2 nats at the worst token
         rollouts = found.engine.generate(PROMPTS, 8, Sampling(20), row_seeds(1, torch.arange(16)))
-        exact = Probe.of(dataclasses.replace(policy, mixed=False), rollouts, 1.0, short=False).exact
+        exact = Probe.of(policy, rollouts, 1.0, short=False, bf16=True).exact
         assert float((rollouts.old_logprobs - exact).abs().max()) > 0.2
     assert "bf16 explains" in str(found)
 
@@ -265,3 +265,16 @@ def test_activations_are_recomputed_where_they_would_not_fit(
     assert not choose(tiny_run.make_config(tmp_path, checkpointing="off")).checkpointing
     monkeypatch.undo()
     assert choose(tiny_run.make_config(tmp_path, checkpointing="on")).checkpointing
+
+
+@pytest.mark.parametrize("error", FAILURES)
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error("no such thing\nand a page more")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", fail)
+    with pytest.raises(ConfigError, match=r"no such thing.* - at `model`$") as found:
+        load_policy(str(tmp_path), device="cpu")
+    assert len(str(found.value).splitlines()) == 1

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_train import distributed, session, train
-from grpo_train.config import build_config, dump_config
+from grpo_train.config import build_config
+from grpo_train.config_text import dump_config
 from grpo_train.run.alarms import Alarm
-from grpo_train.run.checkpoint import list_checkpoints, read_progress
+from grpo_train.run.checkpoint import list_checkpoints, read_state
 from grpo_train.run.signals import Stop
 from grpo_train.session import Session
 
@@ -50,15 +51,17 @@ def looped(
         return counted
 
     def step(run: Session) -> dict[str, float]:
-        run.step += 1
+        run.progress.step += 1
         return {}
 
     def alarms(*_: object) -> list[Alarm]:
-        return [Alarm("hacking", run.step, "")] if run.step == alarm_at else []
+        return [Alarm("hacking", run.progress.step, "")] if run.progress.step == alarm_at else []
 
     config = msgspec.to_builtins(opened.config) | {"steps": steps}
     config["save"]["every"], config["eval"]["every"] = every["save"], every["evaluate"]
-    run = dataclasses.replace(opened, config=build_config(config))
+    run = dataclasses.replace(
+        opened, config=build_config(config), progress=dataclasses.replace(opened.progress)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "train_step", part(step))
         patch.setattr(train, "evaluate_session", part(lambda run: None))
@@ -67,7 +70,7 @@ def looped(
         patch.setattr(Session, "alarm", lambda run, alarm: alarm)
         patch.setattr(Session, "log", part(lambda run, metrics: None))
         patch.setattr(distributed, "gather", part(lambda value: [value]))
-        keep = part(lambda folder, progress, *_, **__: saved.append(progress.step))
+        keep = part(lambda folder, state, *_, **__: saved.append(state.step))
         patch.setattr(session, "save_checkpoint", keep)
         result = train.train(run)
     return saved, result, parts
@@ -125,4 +128,4 @@ def test_a_signal_to_one_of_two_processes_stops_both_with_one_checkpoint(tmp_pat
     for folder, wanted in zip(folders, MOMENTS.values(), strict=True):
         assert [(folder / f"{rank}.txt").read_text() for rank in (0, 1)] == [wanted] * 2
         found = list_checkpoints(next(folder.rglob("checkpoints")))
-        assert f"after {read_progress(found[-1]).step}," in wanted
+        assert f"after {read_state(found[-1]).step}," in wanted

@@ -37,7 +37,7 @@ def test_tensorboard_has_every_step_once(tmp_path: Path) -> None:
 
     session = run(tmp_path, "tensorboard")
     events = EventAccumulator(str(session.record.folder / "tensorboard")).Reload()
-    rewards = [(row["step"], row["reward"]) for row in session.history if "reward" in row]
+    rewards = [(row["step"], row["reward"]) for row in session.progress.history if "reward" in row]
     found = [(event.step, event.value) for event in events.Scalars("reward")]
     assert [step for step, _ in found] == [step for step, _ in rewards]
     assert [value for _, value in found] == pytest.approx([value for _, value in rewards])

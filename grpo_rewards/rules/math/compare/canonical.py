@@ -182,7 +182,9 @@ def _exact_root(base: Fraction, index: int, exponent: Term) -> Term:
 def _integer_root(value: int, index: int) -> int | None:
     if value in (0, 1):
         return value
-    if value.bit_length() > 900 or index > value.bit_length():  # `2^{10^9}` is never computed
+    if value.bit_length() > limits.MAX_ROOT_BITS:
+        return None
+    if index > value.bit_length():  # the root is below 2, and `g**index` is never computed
         return None
     guess = round(value ** (1 / index))
     return next((g for g in (guess - 1, guess, guess + 1) if g >= 0 and g**index == value), None)

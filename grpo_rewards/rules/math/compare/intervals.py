@@ -10,12 +10,11 @@ import itertools
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from grpo_rewards.limits import MAX_INTERVALS, MAX_SET_NODES
 from grpo_rewards.rules.math.compare.canonical import canonical
 from grpo_rewards.rules.math.compare.sampling import real
 from grpo_rewards.rules.math.latex.tree import Term, negated, size, subterms
 
-MAX_PIECES: Final = 64
-MAX_NODES: Final = 1_000
 _CLOSE: Final = Fraction(1, 10**12)  # ends nearer than this are not told apart
 
 
@@ -43,8 +42,8 @@ def merged(node: Term) -> Term | None:
     >>> print(merged(parse_math(r"(-1, 1] \\\\cup [1, 2] \\\\setminus \\\\{0\\\\}")))
     (list (tuple ( ) -1 0) (tuple ( ] 0 2))
     """
-    pieces = _pieces(node) if size(node) <= MAX_NODES else None
-    if pieces is None or len(pieces) > MAX_PIECES or not _is_apart(pieces):
+    pieces = _pieces(node) if size(node) <= MAX_SET_NODES else None
+    if pieces is None or len(pieces) > MAX_INTERVALS or not _is_apart(pieces):
         return None
     return Term("list", tuple(itertools.starmap(_interval, pieces)))
 
@@ -70,7 +69,7 @@ def _pieces(node: Term) -> Pieces | None:
     if node.op not in ("cup", "cap", "setminus"):
         return None
     left, right = (_pieces(part) for part in subterms(node))
-    if left is None or right is None or len(left) + len(right) > MAX_PIECES:
+    if left is None or right is None or len(left) + len(right) > MAX_INTERVALS:
         return None
     if node.op == "cup":
         return _union(left + right)

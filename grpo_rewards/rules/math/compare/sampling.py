@@ -8,6 +8,7 @@ what has no value at a point (a pole), or no value at all (an integral), passes.
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import zlib
 from fractions import Fraction
@@ -150,18 +151,20 @@ def real(node: Term) -> Fraction | None:
     except (_NoValue, _TooLarge):
         return None
     ctx = _context(_DIGITS[0])
-    if abs(ctx.im(found)) > ctx.ldexp(1, -150) or abs(ctx.mag(found)) > 3000:
+    # Of some 200 bits the last 50 may be rounding; a fraction of 3,000 bits is no answer.
+    if abs(ctx.im(found)) > ctx.ldexp(1, -150) or abs(ctx.mag(found)) > 3_000:
         return None
     shift = 200
     return Fraction(int(ctx.nint(ctx.ldexp(ctx.re(found), shift))), 2**shift)
 
 
-_NEGATIVE: Final = frozenset({3, 4, 5})
+_NEGATIVE: Final = frozenset({3, 4, 5})  # points at which variables may be below 0
 
 
 def _point(variables: list[str], index: int) -> dict[str, Fraction]:
     """Fixed rationals that no formula expects, by the variable's name and the index."""
     point: dict[str, Fraction] = {}
+    # All numbers here are primes, so that hardly any two values stand in a simple ratio.
     for name in variables:
         seed = zlib.crc32(f"{index}:{name}".encode("utf-8", "surrogatepass"))
         value = Fraction(seed % 7919 + 401, 4057)
@@ -380,7 +383,7 @@ class _Evaluation:
         return self.ctx.fac2(x)
 
     def fn_zeta(self, x: Any) -> Any:
-        if abs(x) > 100 or abs(x - 1) < 1e-6:
+        if abs(x) > limits.MAX_ZETA or abs(x - 1) < 1e-6:  # its pole is at 1
             raise _NoValue
         return self.ctx.zeta(x)
 
@@ -403,11 +406,9 @@ class _Evaluation:
         return max(given, key=self.ctx.re)
 
     def fn_gcd(self, *given: Any) -> Any:
-        return self.ctx.mpf(_gcd(*self._whole(given)))
+        return self.ctx.mpf(math.gcd(*self._whole(given)))
 
     def fn_lcm(self, *given: Any) -> Any:
-        import math
-
         return self.ctx.mpf(math.lcm(*self._whole(given)))
 
     def _whole(self, given: tuple[Any, ...]) -> list[int]:
@@ -418,12 +419,6 @@ class _Evaluation:
     def _bounded(self, x: Any) -> None:
         if abs(x) > limits.MAX_GAMMA:
             raise _TooLarge
-
-
-def _gcd(*given: int) -> int:
-    import math
-
-    return math.gcd(*given)
 
 
 _ANGLES: Final = frozenset("sin cos tan cot sec csc sinh cosh tanh coth sech csch cis".split())

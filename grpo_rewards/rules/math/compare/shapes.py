@@ -10,7 +10,6 @@ from grpo_rewards.rules.math.compare.canonical import canonical
 from grpo_rewards.rules.math.compare.sampling import real
 from grpo_rewards.rules.math.latex.tree import Term, names, negated, num, ops
 
-_ORDER: Final = {"<", "<=", ">", ">="}
 _MIRROR: Final = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 INFINITY: Final = Term("inf", ())
 
@@ -323,3 +322,10 @@ def _both_sides(left: str, low: Term | None, high: Term | None, right: str) -> T
     top = None if high is None else negated(high)
     lower = _interval(mirror[right], top, negated(low), mirror[left])
     return Term("cup", (canonical(lower), _interval(left, low, high, right)))
+
+
+def union_parts(node: Term) -> tuple[Term, ...]:
+    """The sets that a union joins."""
+    if node.op == "cup":
+        return union_parts(node.args[0]) + union_parts(node.args[1])
+    return (node,)

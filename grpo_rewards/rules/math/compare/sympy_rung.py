@@ -70,7 +70,8 @@ def _power(base: Term, exponent: Term) -> Any:
     import sympy
 
     power = to_sympy(exponent)
-    if power.is_number and power.is_real is not False and abs(sympy.N(power, 5)) > 1000:
+    is_real = power.is_number and power.is_real is not False
+    if is_real and abs(sympy.N(power, 5)) > limits.MAX_SYMPY_POWER:
         raise NotAlgebra("a large power")
     return sympy.Pow(to_sympy(base), power)
 
@@ -119,8 +120,9 @@ def _integrand(body: Term) -> tuple[Term, str]:
     if len(parts) < 2 or parts[-2] != Term("sym", ("d",)) or parts[-1].op != "sym":
         raise NotAlgebra("an integral without its variable")
     rest = parts[:-2]
-    inner = num(1) if not rest else rest[0] if len(rest) == 1 else Term("mul", rest)
-    return inner, parts[-1].args[0]
+    if not rest:
+        return num(1), parts[-1].args[0]
+    return rest[0] if len(rest) == 1 else Term("mul", rest), parts[-1].args[0]
 
 
 def same_by_algebra(left: Term, right: Term) -> bool | None:

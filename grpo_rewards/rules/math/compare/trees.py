@@ -1,7 +1,7 @@
 """Two trees: the same answer or not. Shapes are matched part by part, values by number.
 
 Symmetric by construction: every rule for one order of kinds is tried in the other order too.
-Long, because its functions call each other: a set holds intervals, an interval expressions.
+One class, because its methods call each other: a set holds intervals, an interval expressions.
 """
 
 from __future__ import annotations
@@ -35,13 +35,24 @@ from grpo_rewards.rules.math.compare.shapes import (
     named_value,
     oriented,
     side_names,
+    union_parts,
 )
-from grpo_rewards.rules.math.latex.tree import CONSTANTS, Term, names, negated, num, ops, size
+from grpo_rewards.rules.math.compare.unit_notes import DEGREE, without_units
+from grpo_rewards.rules.math.latex.tree import (
+    CONSTANTS,
+    Term,
+    function_names,
+    names,
+    negated,
+    num,
+    ops,
+    size,
+)
 from grpo_rewards.rules.math.numbers import stands_for
 
 
 class EqualityOptions(NamedTuple):
-    """What counts as equal beyond equality; see `equal.equal`."""
+    """What counts as equal beyond equality; see `equality.equal`."""
 
     units: Literal["lenient", "strict", "ignore"] = "lenient"
     decimals: float | None = None
@@ -89,6 +100,7 @@ _NUMERIC: Final = {
 }
 _COLLECTIONS: Final = frozenset({"list", "set"})
 _SETS: Final = frozenset({"cup", "cap", "setminus"})
+_PLAIN: Final = frozenset({"text", "base", "domain", "cases", "dots"})
 
 
 def compare_terms(answer: Term, gold: Term, options: EqualityOptions) -> Rung:
@@ -109,32 +121,6 @@ def compare_terms(answer: Term, gold: Term, options: EqualityOptions) -> Rung:
     return rung
 
 
-def without_units(node: Term) -> tuple[Term, units.Unit | None]:
-    """The tree without notes and the unit that they name, if any does."""
-    if not ops(node) & {"note", "degrees"}:
-        return node, None
-    found: list[units.Unit] = []
-    return _stripped(node, found, inside=False), found[-1] if found else None
-
-
-_DEGREE: Final = units.read_unit("degree")
-
-
-def _stripped(node: Term, found: list[units.Unit], *, inside: bool) -> Term:
-    if node.op == "note":
-        unit = units.read_unit(node.args[1])
-        if unit is not None:
-            found.append(unit)
-        return _stripped(node.args[0], found, inside=inside)
-    if node.op == "degrees" and not inside:
-        if _DEGREE is not None:
-            found.append(_DEGREE)
-        return _stripped(node.args[0], found, inside=inside)
-    inside = inside or node.op == "fn"
-    parts = (_stripped(p, found, inside=inside) if isinstance(p, Term) else p for p in node.args)
-    return Term(node.op, tuple(parts))
-
-
 def _units_fit(left: units.Unit | None, right: units.Unit | None, options: EqualityOptions) -> bool:
     if left is None or right is None:
         return options.units == "lenient" or (right is None)
@@ -153,7 +139,7 @@ def _in_radians(
 ) -> Rung:  # fmt: skip
     """`45^\\circ` and `\\frac{\\pi}{4}`: degrees against a multiple of pi without a unit."""
     in_degrees, other = (left, right) if unit_left is not None else (right, left)
-    if (unit_left or unit_right) != _DEGREE or Term("sym", ("pi",)) not in _parts(other):
+    if (unit_left or unit_right) != DEGREE or Term("sym", ("pi",)) not in _parts(other):
         return Rung.DIFFERENT
     if not (sampling.has_value(in_degrees) and sampling.has_value(other)):
         return Rung.DIFFERENT
@@ -197,12 +183,7 @@ class _Comparison:
             return self.matrices(a, b)
         if a.op in _SETS or b.op in _SETS:
             return self.unions(a, b)
-        if a.op in ("text", "base", "domain", "cases", "dots") or b.op in (
-            "text",
-            "base",
-            "domain",
-            "dots",
-        ):
+        if a.op in _PLAIN or b.op in _PLAIN:
             return self.plain(a, b)
         if a.op == "ratio" or b.op == "ratio":
             return self.ratios(a, b)
@@ -466,19 +447,17 @@ class _Comparison:
         return _NUMERIC[sampling.proportional(left, right, positive=positive)]
 
     def inequalities(self, a: Term, b: Term) -> Rung:
+        one, two = oriented(a), oriented(b)
         if len(a.args) == len(b.args) == 3 and "in" not in a.args[0] + b.args[0]:
-            one, two = oriented(a), oriented(b)
             if one is None or two is None:
-                return (
-                    self.all_same(a.args[1:], b.args[1:]) if a.args[0] == b.args[0] else Rung.SHAPE
-                )
+                same_signs = a.args[0] == b.args[0]
+                return self.all_same(a.args[1:], b.args[1:]) if same_signs else Rung.SHAPE
             if one.args[0] == two.args[0] and all(
                 sampling.has_value(side) for side in one.args[1:] + two.args[1:]
             ):
                 rung = self._ratio(one, two, positive=one.args[0] != ("!=",))
                 if rung.yes:
                     return rung
-        one, two = oriented(a), oriented(b)
         if one is not None and two is not None and one.args[0] == two.args[0]:
             rung = self.all_same(one.args[1:], two.args[1:])
             if rung.yes:
@@ -501,19 +480,3 @@ def _as_ratio(node: Term) -> tuple[Term, ...] | None:
     if node.op == "div":
         return node.args
     return (node, num(1)) if node.op == "num" else None
-
-
-def union_parts(node: Term) -> tuple[Term, ...]:
-    """The sets that a union joins."""
-    if node.op == "cup":
-        return union_parts(node.args[0]) + union_parts(node.args[1])
-    return (node,)
-
-
-def function_names(node: Term) -> frozenset[str]:
-    """The named functions of a tree."""
-    found = {node.args[0]} if node.op == "fn" else set()
-    for part in node.args:
-        if isinstance(part, Term):
-            found |= function_names(part)
-    return frozenset(found)

@@ -18,7 +18,8 @@ from lark.lexer import Lexer
 
 from grpo_rewards import limits
 from grpo_rewards.rules.math import symbols
-from grpo_rewards.rules.math.latex.scanner import Scanner, Unreadable
+from grpo_rewards.rules.math.latex.scanner import Scanner
+from grpo_rewards.rules.math.latex.token_stream import Unreadable
 from grpo_rewards.rules.math.latex.tree import MINUS_ONE, Term, depth, names, negated, num, sym
 from grpo_rewards.syntax import saved_parsers
 

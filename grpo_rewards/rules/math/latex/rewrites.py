@@ -9,17 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-#: Most answers have none of these habits; this finds that out in one pass.
-_ANY: Final = re.compile(
-    r"\\begin|\\choose|\\over(?![a-z])|\d[CP]_?\d|[CP]_|[a-z][CP]\d|\][^\[]*\[|\[[^\]]*\[|\][^\]]*\]"
-    r"|(?i:negative|minus|union|\bbase\b|\bto\b|celsius|fahrenheit)|\\circ|°|\\(?:bar|dot)(?![a-z])"
-    r"|\.\.\.|…|dots|¢|nicefrac|[sx]frac|flatfrac|\\pounds|\\(?:text)?euro"
-    r"|\\(?:max|min|gcd|lcm)(?![a-z])"
-    r"|(?i:where|such that|for|integer)|R\}?\s*[_^]|(?:\\in|∈)\s*[A-Z]"
-    r"|\\text\s*\{\s*\\\$|Matrix|\bd[a-z]/d|\\cent(?![a-z])|\d\.\("
-)
+from grpo_rewards.limits import MAX_REWRITTEN_CHARS
 
 _INFIX: Final = re.compile(r"\{([^{}]{1,80}?)\\(choose|over)(?![A-Za-z])([^{}]{1,80}?)\}")
 _BARE_INFIX: Final = re.compile(r"([^{}\\]{1,40})\\(choose|over)(?![A-Za-z])([^{}\\]{1,40})")
@@ -95,15 +87,15 @@ def rewritten(text: str) -> str:
     >>> rewritten("]1, 2[ "), rewritten(r"0.1666\ldots"), rewritten("5C2")
     ('(1, 2) ', '0.1\\overline{6}', '\\binom{5}{2}')
     """
-    if len(text) > 2_000 or not _ANY.search(text):
+    if len(text) > MAX_REWRITTEN_CHARS or not _ANY.search(text):
         return text
-    for pattern, replace in _REWRITES:
-        text = pattern.sub(replace, text)
-    if "\\begin" not in text:  # the lines of `cases` name their conditions themselves
-        text = _SUCH.sub(", ", text)
-    for pattern, replace in _WHOLE:
-        found = pattern.fullmatch(text.strip())
-        text = replace(found) if found else text
+    for rewrite in _REWRITES:
+        text = rewrite.pattern.sub(rewrite.replace, text)
+    if "\\begin" not in text:
+        text = _CONDITION.pattern.sub(_CONDITION.replace, text)
+    for rewrite in _WHOLE:
+        found = rewrite.pattern.fullmatch(text.strip())
+        text = rewrite.replace(found) if found else text
     return text
 
 
@@ -166,35 +158,52 @@ def _based(found: re.Match[str]) -> str:
     return f"{found[1]}_{{{_BASES.get(base, base)}}}"
 
 
-_Replace = Callable[[re.Match[str]], str]
-_REWRITES: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = (
-    (_ARRAY, lambda found: f"\\begin{{cases}}{found['rows']}\\end{{cases}}"),
-    (_STOP, lambda found: ""),
-    (_INFIX, _infix),
-    (_CHOOSE, _choose),
-    (_ARRANGE, _arranged),
-    (_FRAC, lambda found: "\\frac"),
-    (_POUNDS, lambda found: "£" if found[1] == "pounds" else "€"),
-    (_OF_SET, lambda found: f"{found[1]}({found[2]})"),
-    (_HALF_LINE, _half_line),
-    (_IN, lambda found: f"{found[1]} \\mathbb{{{found[2]}}}"),
-    (_INTEGER, lambda found: f", {found[1]} \\in \\mathbb{{Z}}"),
-    (_BRACKETS, _bracket),
-    (_SIGN_WORD, lambda found: "-"),
-    (_TEMPERATURE, _temperature),
-    (_REPEAT, _repeat),
-    (_DOTTED, _dotted),
-    (_RATE, lambda found: f"\\frac{{d{found[1]}}}{{d{found[2]}}}"),
-    (_UNION, lambda found: " \\cup "),
-    (_CENT, lambda found: " cents"),
-    (_DOLLAR, lambda found: found[1]),
+class _Rewrite(NamedTuple):
+    """A habit of writing: what a text holds where it may stand, how it looks, what it becomes."""
+
+    sign: str
+    pattern: re.Pattern[str]
+    replace: Callable[[re.Match[str]], str]
+
+
+#: Tried in this order, anywhere in a text.
+_REWRITES: Final = (
+    _Rewrite(r"\\begin", _ARRAY, lambda found: f"\\begin{{cases}}{found['rows']}\\end{{cases}}"),
+    _Rewrite(r"\\begin", _STOP, lambda found: ""),
+    _Rewrite(r"\\choose|\\over(?![a-z])", _INFIX, _infix),
+    _Rewrite(r"\d[CP]_?\d|[CP]_|[a-z][CP]\d", _CHOOSE, _choose),
+    _Rewrite(r"\d[CP]_?\d|[CP]_|[a-z][CP]\d", _ARRANGE, _arranged),
+    _Rewrite(r"nicefrac|[sx]frac|flatfrac", _FRAC, lambda found: "\\frac"),
+    _Rewrite(
+        r"\\pounds|\\(?:text)?euro", _POUNDS, lambda found: "£" if found[1] == "pounds" else "€"
+    ),
+    _Rewrite(r"\\(?:max|min|gcd|lcm)(?![a-z])", _OF_SET, lambda found: f"{found[1]}({found[2]})"),
+    _Rewrite(r"R\}?\s*[_^]", _HALF_LINE, _half_line),
+    _Rewrite(r"(?:\\in|∈)\s*[A-Z]", _IN, lambda found: f"{found[1]} \\mathbb{{{found[2]}}}"),
+    _Rewrite(r"(?i:integer)", _INTEGER, lambda found: f", {found[1]} \\in \\mathbb{{Z}}"),
+    _Rewrite(r"\][^\[]*\[|\[[^\]]*\[|\][^\]]*\]", _BRACKETS, _bracket),
+    _Rewrite(r"(?i:negative|minus)", _SIGN_WORD, lambda found: "-"),
+    _Rewrite(r"(?i:celsius|fahrenheit)|\\circ|°", _TEMPERATURE, _temperature),
+    _Rewrite(r"\\(?:bar|dot)(?![a-z])|\d\.\(", _REPEAT, _repeat),
+    _Rewrite(r"\.\.\.|…|dots", _DOTTED, _dotted),
+    _Rewrite(r"\bd[a-z]/d", _RATE, lambda found: f"\\frac{{d{found[1]}}}{{d{found[2]}}}"),
+    _Rewrite(r"(?i:union)", _UNION, lambda found: " \\cup "),
+    _Rewrite(r"¢|\\cent(?![a-z])", _CENT, lambda found: " cents"),
+    _Rewrite(r"\\text\s*\{\s*\\\$", _DOLLAR, lambda found: found[1]),
 )
-_WHOLE: Final[tuple[tuple[re.Pattern[str], _Replace], ...]] = (
-    (_BARE_INFIX, _infix),
-    (_TO, lambda found: f"{found[1]}:{found[2]}"),
-    (_BASE, _based),
-    (_MATRIX, lambda found: found[1]),
+#: Tried on a text as a whole.
+_WHOLE: Final = (
+    _Rewrite(r"\\choose|\\over(?![a-z])", _BARE_INFIX, _infix),
+    _Rewrite(r"(?i:\bto\b)", _TO, lambda found: f"{found[1]}:{found[2]}"),
+    _Rewrite(r"(?i:\bbase\b)", _BASE, _based),
+    _Rewrite(r"Matrix", _MATRIX, lambda found: found[1]),
 )
+#: Conditions, which `cases` name by themselves.
+_CONDITION: Final = _Rewrite(r"(?i:where|such that|for)", _SUCH, lambda found: ", ")
+#: Most answers have none of these habits; this finds that out in one pass.
+_ANY: Final = re.compile("|".join(dict.fromkeys(
+    rewrite.sign for rewrite in (*_REWRITES, _CONDITION, *_WHOLE)
+)))  # fmt: skip
 
 
 _SAYINGS: Final[dict[str, str]] = {

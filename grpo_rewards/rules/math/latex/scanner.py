@@ -3,26 +3,20 @@
 What a grammar cannot say is decided here: where two neighbours multiply, which bar opens and which
 closes, what one argument of `\\frac` is, how far `\\sin x` reaches, what a run of letters means.
 The grammar then is plain LALR(1).
-
-Longer than other modules, for the scanner is one state machine: its methods share the frames.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 from lark import Token
 
 from grpo_rewards import limits
 from grpo_rewards.rules.math import symbols, units
+from grpo_rewards.rules.math.latex import commands
 from grpo_rewards.rules.math.latex.letter_runs import split_word
-
-
-class Unreadable(Exception):
-    """Internal to the reader of mathematics: why the text is none. Never leaves `latex.parse`."""
-
+from grpo_rewards.rules.math.latex.token_stream import ENDS, Frame, TokenStream, Unreadable
 
 _TOKEN: Final = re.compile(
     r"""
@@ -53,76 +47,21 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_ENDS: Final = frozenset(
-    "NUM MIX SYM RP RB RBRACE RSET RBAR BANG BANG2 PERCENT DEG TEXT INF MATRIX DOTS BASE "
-    "RFLOOR RCEIL RANGLE PRIME RNORM END".split()
-)
 _FRACTION: Final = re.compile(r"\s*(?:\{\s*\d+\s*\}|\d)\s*(?:\{\s*\d+\s*\}|\d)")
 _SCRIPT_DIGITS: Final = re.compile(r"\s*(?:\{\s*(\d{1,3})\s*\}|(\d))")
 _UNIT_POWER: Final = re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?")
 _BRACED: Final = re.compile(r"\{([^{}]*)\}")
 _NAME: Final = re.compile(r"\s*(?:\{\s*([A-Za-z0-9]{1,20})\s*\}|([A-Za-z0-9]))")
-_FIXED: Final = {
-    "\\langle": ("LANGLE", "RANGLE"), "\\lfloor": ("LFLOOR", "RFLOOR"),
-    "\\lceil": ("LCEIL", "RCEIL"), "\\lvert": ("LBAR", "RBAR"), "\\lVert": ("LNORM", "RNORM"),
-    "\\lbrace": ("LSET", "RSET"), "\\lbrack": ("LB", "RB"), "\\lparen": ("LP", "RP"),
-}  # fmt: skip
-_CLOSERS: Final = {
-    "\\rangle": "RANGLE", "\\rfloor": "RFLOOR", "\\rceil": "RCEIL", "\\rvert": "RBAR",
-    "\\rVert": "RNORM", "\\rbrace": "RSET", "\\rbrack": "RB", "\\rparen": "RP",
-}  # fmt: skip
-_ARGS: Final = {"frac": 2, "dfrac": 2, "tfrac": 2, "cfrac": 2, "sqrt": 1, "binom": 2, "dbinom": 2,
-                "tbinom": 2, "overline": 1, "boxed": 1, "fbox": 1, "underline": 1,
-                "overset": 2, "mathbb": 1}  # fmt: skip
-_HEADS: Final = {"dfrac": "FRAC", "tfrac": "FRAC", "cfrac": "FRAC", "frac": "FRAC",
-                 "binom": "BINOM", "dbinom": "BINOM", "tbinom": "BINOM",
-                 "sqrt": "SQRT"}  # fmt: skip
-_COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    **dict.fromkeys(("times", "cdot", "ast", "bullet", "cdotp"), ("_operator", "MUL", "*")),
-    "div": ("_operator", "DIV", "/"), "pm": ("_operator", "PM", ""), "mp": ("_operator", "PM", ""),
-    **dict.fromkeys(("cup", "cap", "setminus"), ("_operator", "SETOP", "")),
-    "backslash": ("_operator", "SETOP", "setminus"), "colon": ("_operator", "COLON", ":"),
-    "mod": ("_operator", "MOD", ""), "pmod": ("_operator", "MOD", ""),
-    "bmod": ("_operator", "MOD", ""),
-    "infty": ("_atom", "INF", ""), "infin": ("_atom", "INF", ""),
-    "emptyset": ("_atom", "EMPTY", ""), "varnothing": ("_atom", "EMPTY", ""),
-    **dict.fromkeys("ldots dots cdots dotsc dotsb vdots ddots".split(), ("_atom", "DOTS", "")),
-    **dict.fromkeys(("land", "wedge", "lor", "vee"), ("_separator", ",", "")),
-    "degree": ("_put", "DEG", ""),
-}  # fmt: skip
-_IGNORED: Final = frozenset(
-    "therefore because checkmark angle measuredangle triangle square beginboxed framebox box"
-    " fbox left right big Big bigg Bigg".split()
-)
-_DECORATIONS: Final = frozenset(
-    ["\\" + name for name in "vec overrightarrow boldsymbol bm mathbf pmb mathcal".split()]
-)
-_MARKS: Final = frozenset({"\\bar", "\\hat", "\\tilde"})
-_LETTERS_TOO: Final = frozenset("int Gamma gamma zeta sh im".split())
-_LETTERS: Final = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi",
-                   "varrho": "rho", "varsigma": "sigma", "imath": "i", "jmath": "j"}  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Frame:
-    """What is open: the closer that ends it, arguments still wanted, how far a function reaches."""
-
-    closer: str
-    wanted: list[str] = field(default_factory=list)
-    reach: str = ""  # "", "bare" (after `\sin x`) or "big" (after `\sum`)
-    script: bool = False
-
-
-class Scanner:
+class Scanner(TokenStream):
     """One text on its way to tokens."""
 
     def __init__(self, text: str) -> None:
+        super().__init__()
         self.text = text
         self.at = 0
-        self.out: list[Token] = []
-        self.frames = [_Frame("")]
-        self.prev = ""  # type of the last token
-        self.spaced = False
+        self.spaced = False  # white space stands before the token that is read
 
     def run(self) -> list[Token]:
         """All tokens; raises Unreadable on a character or a nesting that is none."""
@@ -144,84 +83,10 @@ class Scanner:
             if len(self.out) > limits.MAX_MATH_TOKENS:
                 raise Unreadable("too many tokens")
         if len(self.frames) > 1:
-            self._close_open_ended()
+            raise Unreadable("unbalanced brackets")
         return self.out
 
-    def _close_open_ended(self) -> None:
-        raise Unreadable("unbalanced brackets")
-
-    # -- emitting ---------------------------------------------------------------------------
-
-    def _put(self, kind: str, value: str) -> None:
-        self.out.append(Token(kind, value))
-        self.prev = kind
-
-    def _atom(self, kind: str, value: str) -> None:
-        """A token that begins an operand: times its left neighbour, unless that wants it."""
-        frame = self.frames[-1]
-        if frame.wanted:
-            self._take_argument(frame, kind)
-        elif self.prev in _ENDS:
-            self._times(frame, kind)
-        self._put(kind, value)
-
-    def _take_argument(self, frame: _Frame, kind: str) -> None:
-        wanted = frame.wanted.pop()
-        if wanted == "arg" and kind in ("FUNC", "BIGOP"):
-            raise Unreadable("a function without braces as an argument")
-        if wanted == "func":
-            if kind in ("LP", "LBRACE", "LB"):
-                return
-            for token in range(len(self.out) - 1, -1, -1):  # the function itself, a few back
-                if self.out[token].type == "FUNC":
-                    self.out[token] = Token("BFUNC", self.out[token].value)
-                    break
-            if frame.reach != "big":
-                frame.reach = "bare"
-
-    def _times(self, frame: _Frame, kind: str) -> None:
-        if frame.reach == "big":
-            self._put("BMUL", "")
-        elif frame.reach == "bare" and kind not in ("FUNC", "LP", "LB", "BIGOP", "LBRACE"):
-            self._put("TIGHT", "")
-        else:
-            frame.reach = ""
-            self._put("IMUL", "")
-
-    def _operator(self, kind: str, value: str) -> None:
-        frame = self.frames[-1]
-        if kind == "COLON" and frame.closer == "RSET":
-            self._relation("mid")
-            return
-        if frame.reach == "big" and kind in ("MUL", "DIV"):
-            kind = "B" + kind
-        elif not (kind == "POW" or frame.wanted):
-            frame.reach = ""
-        self._put(kind, value)
-
-    def _open(self, kind: str, value: str, closer: str) -> None:
-        self._atom(kind, value)
-        self.frames.append(_Frame(closer))
-        if len(self.frames) > limits.MAX_MATH_DEPTH:
-            raise Unreadable("nested too deeply")
-
-    def _close(self, kind: str, value: str) -> None:
-        frame = self.frames[-1]
-        if len(self.frames) == 1 or frame.wanted:
-            raise Unreadable("unbalanced brackets")
-        expected = frame.closer
-        if expected == kind or {expected, kind} == {"RP", "RB"}:  # `[0, 1)`
-            self.frames.pop()
-            self._put(kind, value)
-        elif expected == "ROOT" and kind == "RB":
-            self.frames.pop()
-            self._put("RROOT", value)
-        elif expected == "RSET" and kind == "RBRACE":
-            raise Unreadable("unbalanced braces")
-        else:
-            raise Unreadable("unbalanced brackets")
-
-    # -- one method a kind of token ---------------------------------------------------------
+    # One method for each kind of token: `_on_num` for what `_TOKEN` calls NUM.
 
     def _on_deg(self, value: str) -> None:
         self._put("DEG", value)
@@ -254,16 +119,16 @@ class Scanner:
     def _on_text(self, value: str) -> None:
         name = value.strip()
         inner = self._braced()
-        if inner is None and name in _MARKS and (one := _NAME.match(self.text, self.at)):
+        if inner is None and name in commands.MARKS and (one := _NAME.match(self.text, self.at)):
             self.at, inner = one.end(), one[2]  # `\\bar x`
         if inner is None:
-            if name in _DECORATIONS or name in ("\\bf", "\\rm", "\\mathrm"):
+            if name in commands.DECORATIONS or name in ("\\bf", "\\rm", "\\mathrm"):
                 return  # the decoration of what follows
             raise Unreadable(f"{name} without braces")
         words = inner.strip()
         if name == "\\hat" and words in ("i", "j", "k", "\\imath", "\\jmath"):
             self._symbol(words.lstrip("\\"))  # the unit vectors of mechanics
-        elif name in _MARKS:
+        elif name in commands.MARKS:
             self._symbol(words + name[1:])
         elif name in ("\\vec", "\\overrightarrow"):
             self._symbol(words)
@@ -281,7 +146,7 @@ class Scanner:
             self._note(words)
 
     def _after_operand(self, name: str) -> bool:
-        return name != "\\mathbf" and self.prev in _ENDS and not self.frames[-1].wanted
+        return name != "\\mathbf" and self.prev in ENDS and not self.frames[-1].wanted
 
     def _splice(self, words: str) -> None:
         self.text = words + self.text[self.at :]
@@ -302,7 +167,7 @@ class Scanner:
         if parts and parts[0] == ",":
             self._separator(",", ",")
             parts = parts[1:]
-        if parts and parts[0].lower() in symbols.CONNECTIVES and self.prev in _ENDS:
+        if parts and parts[0].lower() in symbols.CONNECTIVES and self.prev in ENDS:
             if self.out[-1].type != "SEP":
                 self._separator(",", parts[0])
             parts = parts[1:]
@@ -311,7 +176,7 @@ class Scanner:
         words = " ".join(parts)
         if any(map(str.isdigit, words)) and units.read_unit(words) is None:
             raise Unreadable("numbers among words")
-        if self.prev in _ENDS and not self.frames[-1].wanted:
+        if self.prev in ENDS and not self.frames[-1].wanted:
             if not symbols.NEGATIONS.isdisjoint(parts):
                 raise Unreadable("taken back in words")
             power = _UNIT_POWER.match(self.text, self.at)
@@ -325,10 +190,8 @@ class Scanner:
 
     def _on_begin(self, value: str) -> None:
         name = re.sub(r"\\begin\s*\{\s*|\*?\s*\}.*", "", value, flags=re.S)
-        if name.endswith("matrix") or name in ("array", "vector"):
+        if name.endswith("matrix") or name in ("array", "vector", "cases"):
             self._open("BEGIN", name, "END")
-        elif name == "cases":
-            self._open("BEGIN", "cases", "END")
         elif name in ("align", "aligned", "equation", "gather", "gathered", "split"):
             return
         else:
@@ -338,8 +201,8 @@ class Scanner:
         if "matrix" in value or "array" in value or "cases" in value:
             if self.frames[-1].closer != "END":
                 raise Unreadable("unbalanced environment")
-            if self.prev in ("ROW", "COL"):
-                self.out.pop() if self.prev == "ROW" else None
+            if self.prev == "ROW":  # `\\\\` behind the last row begins no other
+                self.out.pop()
             self.frames.pop()
             self._put("END", value)
 
@@ -352,30 +215,31 @@ class Scanner:
 
     def _on_cmd(self, value: str) -> None:
         name = value[1:]
-        if name in _ARGS:
+        if name in commands.ARGUMENTS:
             self._with_arguments(name)
-        elif name in symbols.FUNCTIONS and (name not in _LETTERS_TOO or self._applied(name)):
+        elif name in symbols.FUNCTIONS and self._is_function(name):
             self._function(symbols.FUNCTIONS[name])
         elif value in symbols.RELATIONS:
             self._relation(symbols.RELATIONS[value])
         elif name in symbols.OPERATORS:
             self._big(symbols.OPERATORS[name])
-        elif value in _FIXED:
-            kind, closer = _FIXED[value]
+        elif value in commands.OPENERS:
+            kind, closer = commands.OPENERS[value]
             self._open(kind, value, closer)
-        elif value in _CLOSERS:
-            self._close(_CLOSERS[value], value)
+        elif value in commands.CLOSERS:
+            self._close(commands.CLOSERS[value], value)
         else:
             self._plain_command(name)
 
-    def _applied(self, name: str) -> bool:
+    def _is_function(self, name: str) -> bool:
         """`\\Gamma(n)` and `\\zeta(2)` are functions; `\\gamma(x)` mostly is a product."""
-        return name in ("Gamma", "zeta") and self.text.startswith("(", self.at)
+        applied = name in ("Gamma", "zeta") and self.text.startswith("(", self.at)
+        return applied or name not in commands.LETTERS_TOO
 
     def _plain_command(self, name: str) -> None:
-        name = _LETTERS.get(name, name)
-        if name in _COMMANDS:
-            how, kind, value = _COMMANDS[name]
+        name = commands.LETTERS.get(name, name)
+        if name in commands.COMMANDS:
+            how, kind, value = commands.COMMANDS[name]
             getattr(self, how)(kind, value or name)
         elif name in ("vert", "mid"):
             self._bar()
@@ -385,7 +249,7 @@ class Scanner:
             self._symbol(name)
         elif name.startswith(("quad", "qquad")):  # `\\quadx`: the space and what it ran into
             self.at -= len(name) - name.index("d") - 1
-        elif name not in _IGNORED:
+        elif name not in commands.IGNORED:
             raise Unreadable(f"unknown command \\{name}")
 
     def _with_arguments(self, name: str) -> None:
@@ -406,7 +270,7 @@ class Scanner:
             self._head(name)
 
     def _head(self, name: str) -> None:
-        kind = _HEADS[name]
+        kind = commands.HEADS[name]
         if kind == "FRAC" and self.prev == "NUM" and self.out[-1].value.isdigit():
             glued = not self.frames[-1].wanted and _FRACTION.match(self.text, self.at)
             if glued and not self._after_power():
@@ -416,11 +280,11 @@ class Scanner:
             self._atom(kind, name)
         else:
             self._put(kind, name)
-        self.frames[-1].wanted += ["arg"] * _ARGS[name]
+        self.frames[-1].wanted += ["arg"] * commands.ARGUMENTS[name]
         if name == "sqrt" and (root := re.compile(r"\s*\[").match(self.text, self.at)):
             self.at = root.end()
             self._put("LROOT", "[")
-            self.frames.append(_Frame("ROOT"))
+            self.frames.append(Frame("ROOT"))
 
     def _after_power(self) -> bool:
         return len(self.out) > 1 and self.out[-2].type in ("POW", "SUB")
@@ -457,12 +321,6 @@ class Scanner:
         self._atom("BIGOP", name)
         self.frames[-1].reach = "big"
         self.frames[-1].wanted.append("big")
-
-    def _relation(self, name: str) -> None:
-        frame = self.frames[-1]
-        frame.reach = ""
-        frame.wanted.clear()
-        self._put("REL", name)
 
     def _on_esc(self, value: str) -> None:
         if value == "\\{":
@@ -523,40 +381,29 @@ class Scanner:
             self._operator(kind, value)
 
     def _bracket(self, value: str) -> None:
-        kind = {"(": "LP", "[": "LB", "{": "LBRACE"}[value]
-        closer = {"(": "RP", "[": "RB", "{": "RBRACE"}[value]
-        self._open(kind, value, closer)
+        bracket = {"(": "P", "[": "B", "{": "BRACE"}[value]
+        self._open("L" + bracket, value, "R" + bracket)
 
     def _bar(self) -> None:
         frame = self.frames[-1]
-        if frame.closer == "RSET" and self.prev in _ENDS and not frame.wanted:
+        closes = self.prev in ENDS and not frame.wanted
+        if closes and frame.closer == "RSET":
             self._relation("mid")  # `\\{x | x > 2\\}`
-            return
-        if frame.closer == "RBAR" and self.prev in _ENDS and not frame.wanted:
+        elif closes and frame.closer == "RBAR":
             self._close("RBAR", "|")
         else:
             self._open("LBAR", "|", "RBAR")
 
     def _norm(self) -> None:
         frame = self.frames[-1]
-        if frame.closer == "RNORM" and self.prev in _ENDS and not frame.wanted:
+        if frame.closer == "RNORM" and self.prev in ENDS and not frame.wanted:
             self._close("RNORM", "|")
         else:
             self._open("LNORM", "|", "RNORM")
 
-    def _separator(self, kind: str, value: str) -> None:
-        frame = self.frames[-1]
-        frame.reach = ""
-        if frame.wanted:
-            raise Unreadable("an argument is missing")
-        if self.out and self.out[-1].type in ("SEP", "SEMI") and value not in (",", ";"):
-            return  # `, and`
-        top = kind == ";" and len(self.frames) == 1
-        self._put("SEMI" if top else "SEP", value)
-
     def _subscript(self) -> None:
         last = self.out[-1].type if self.out else ""
-        if last in ("NUM",) and self.prev == "NUM":
+        if last == "NUM" and self.prev == "NUM":
             found = _SCRIPT_DIGITS.match(self.text, self.at)
             if found is None:
                 raise Unreadable("a subscript on a number")
@@ -593,9 +440,9 @@ class Scanner:
             self._operator("MUL", "*")
         elif value == "factorial2":
             self._function(value)
-        elif value.lower() in ("percent", "pct", "percentage") and self.prev in _ENDS:
+        elif value.lower() in ("percent", "pct", "percentage") and self.prev in ENDS:
             self._put("PERCENT", value)
-        elif self.prev in _ENDS and not self.frames[-1].wanted and units.is_word(value):
+        elif self.prev in ENDS and not self.frames[-1].wanted and units.is_word(value):
             self._note(value)
         else:
             self._word(value)
@@ -606,7 +453,10 @@ class Scanner:
     def _word(self, value: str) -> None:
         pieces = split_word(value, call=self._call_ahead(), latex="\\" in self.text)
         if pieces is None:
-            self._note(value) if self.prev in _ENDS else self._atom("TEXT", value)
+            if self.prev in ENDS:
+                self._note(value)
+            else:
+                self._atom("TEXT", value)
             return
         for at, piece in enumerate(pieces):
             self._piece(piece, call=at == len(pieces) - 1 and self._call_ahead())
@@ -620,7 +470,10 @@ class Scanner:
         elif piece == "mod":
             self._operator("MOD", piece)
         elif piece == "deg":
-            self._put("DEG", piece) if self.prev in _ENDS else self._symbol(piece)
+            if self.prev in ENDS:
+                self._put("DEG", piece)
+            else:
+                self._symbol(piece)
         elif piece in symbols.FUNCTIONS and (call or piece not in symbols.CALL_ONLY):
             name = symbols.FUNCTIONS[piece]
             if name == "frac":
@@ -633,7 +486,7 @@ class Scanner:
             self._symbol(piece)
 
     def _symbol(self, name: str) -> None:
-        name = _LETTERS.get(name, name)
+        name = commands.LETTERS.get(name, name)
         following = self.text[self.at : self.at + 1]
         if name in ("f", "g", "h", "F", "G") and following in ("(", "'"):
             self._atom("CALL", name)

@@ -64,6 +64,14 @@ def ops(node: Term) -> frozenset[str]:
     return frozenset(found)
 
 
+def function_names(node: Term) -> frozenset[str]:
+    """The named functions of a tree."""
+    found = {node.args[0]} if node.op == "fn" else set()
+    for part in subterms(node):
+        found |= function_names(part)
+    return frozenset(found)
+
+
 def size(node: Term) -> int:
     """Nodes of a tree."""
     return 1 + sum(map(size, subterms(node)))
