@@ -74,6 +74,13 @@ def served(*options: str, ruleset: Path = RULESET) -> Iterator[tuple[str, Any]]:
         process.communicate(timeout=60)
 
 
+def test_what_is_missing_is_asked_for_in_the_words_of_a_request() -> None:
+    reply = call(lambda client: client.post("/score", json={"columns": {"completion": ["x"]}}))
+    message = reply.json()["error"]
+    assert reply.status_code == 422 and message.endswith("hint: send `gold` among the columns")
+    assert "--map" not in message and "pass gold" not in message
+
+
 def test_columns_and_rows_score_as_at_home() -> None:
     texts = ["#### 9", "#### 8", *HOSTILE]
     golds = ["9"] * (len(texts) - 1) + [None]
