@@ -144,6 +144,7 @@ def class_gaps(kind: str, device: str) -> dict[str, Any]:
     prompts = [[5, 6, 7, 8, 9], [20, 21], [30] * 12]
     engine = NativeEngine(policy, 8)
     found = self_test(policy, engine, prompts, Sampling(20))
+    engine = found.engine
     seeds = row_seeds(1, torch.arange(12))
     sampling = Sampling(20, temperature=0.9, top_p=0.95)
     rollouts = engine.generate(prompts, 4, sampling, seeds)

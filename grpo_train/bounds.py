@@ -54,7 +54,7 @@ Positive = Annotated[float, Bound(above=0)]
 NotNegative = Annotated[float, Bound(least=0)]
 Share = Annotated[float, Bound(least=0, most=1)]
 PositiveShare = Annotated[float, Bound(above=0, most=1)]
-Decay = Annotated[float, Bound(least=0, below=1)]  # of a running mean
+Decay = Annotated[float, Bound(least=0, below=1)]  # of a running mean, per step
 Count = Annotated[int, Bound(above=0)]
 CountOrNone = Annotated[int, Bound(least=0)]  # 0 means none, or no limit
 GroupSize = Annotated[

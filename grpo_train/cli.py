@@ -55,13 +55,13 @@ Run = Annotated[
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="key=value…", help="Put over the file: optim.lr=1e-5 steps=50"),
+    typer.Argument(metavar="key=value…", help="Changes to the file: optim.lr=1e-5 steps=50"),
 ]
 
 
 def main() -> None:
-    """Entry point: what we raise on purpose is printed as one message, without a traceback."""
-    # Before torch starts its threads: spinning ones make a shared machine several times slower.
+    """Entry point: errors that we raise on purpose are printed without a traceback."""
+    # Set before torch starts its threads: spinning ones make a shared machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
@@ -143,8 +143,8 @@ def resume_command(
 @app.command(name="eval")
 def evaluate_command(
     folder: Run,
-    samples: Annotated[int, typer.Option(help="Completions a prompt.", min=1)] = 1,
-    limit: Annotated[int, typer.Option(help="Prompts at most; 0 = all.", min=0)] = 0,
+    samples: Annotated[int, typer.Option(help="Completions of each prompt.", min=1)] = 1,
+    limit: Annotated[int, typer.Option(help="Number of prompts at most; 0 = all.", min=0)] = 0,
     model: Annotated[str, typer.Option(help="Another model than the run's own result.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -197,7 +197,7 @@ def show(folder: Run, as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Of everything that is made.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is made.")] = 0,
     folder: Annotated[
         Path | None, typer.Option("--runs", help="Folder of run folders.", show_default="runs")
     ] = None,
@@ -220,7 +220,7 @@ def demo(
 
 
 def _free_folder(folder: Path) -> Path:
-    """The folder itself, or the first of `-2`, `-3`, … that holds no run yet."""
+    """The folder itself, or the first of `…-2`, `…-3` that does not exist yet."""
     number, free = 2, folder
     while free.exists():
         free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
@@ -228,7 +228,7 @@ def _free_folder(folder: Path) -> Path:
 
 
 def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
-    """Run a session with a progress bar, then say how it ended."""
+    """Train a session with a progress bar, and print how it ended."""
     from grpo_train.train import train
 
     for note in session.notes:
@@ -268,7 +268,7 @@ def _train(session: Any, *, as_json: bool, warm_seconds: float = 0.0) -> None:
 
 
 def _rehearse(session: Any, *, as_json: bool) -> None:
-    """The first batch with its scores, and nothing written."""
+    """Sample and score the first batch and print it; nothing is written."""
     import torch
 
     from grpo_train.objective.advantage import has_signal
@@ -331,7 +331,7 @@ def _mean(values: list[float | None]) -> str:
 def _bar(
     title: str, total: int, names: tuple[str, ...], *, done: int = 0
 ) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A progress bar that shows some metrics; a line every tenth where there is no terminal."""
+    """A progress bar with some metrics; without a terminal, a line for every tenth of the steps."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -366,13 +366,15 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _quiet() -> None:
-    """Silence the bars and warnings of transformers: ours say what matters."""
+    """Silence the progress bars and warnings of transformers, beside our own."""
     import transformers
 
     log: Any = transformers.utils.logging
     log.set_verbosity_error()
     log.disable_progress_bar()
-    console.quiet = os.environ.get("RANK", "0") != "0"  # under torchrun, the first process speaks
+    console.quiet = (
+        os.environ.get("RANK", "0") != "0"
+    )  # under torchrun only the first process prints
 
 
 if __name__ == "__main__":  # torchrun -m grpo_train.cli

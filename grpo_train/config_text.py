@@ -49,7 +49,7 @@ def starter() -> str:
 
 
 def _starter_fields(node: ast.ClassDef) -> str:
-    """The plain fields of a section; one that has a default is commented out."""
+    """The plain fields of a section; those with a default are commented out."""
     lines: list[str] = []
     for item, following in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
@@ -59,10 +59,12 @@ def _starter_fields(node: ast.ClassDef) -> str:
         said = ""
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             said = " ".join(str(following.value.value).split())
-        default = None if item.value is None else ast.literal_eval(item.value)
-        value = "{}" if default == {} else '""' if default is None else _value(default)
-        lines += [f"# {said}"] if said else []
-        lines.append(f"{'' if default is None else '# '}{item.target.id} = {value}")
+        if said:
+            lines.append(f"# {said}")
+        if item.value is None:
+            lines.append(f'{item.target.id} = ""')  # must be filled in
+        else:
+            lines.append(f"# {item.target.id} = {_value(ast.literal_eval(item.value))}")
     return "\n".join(lines) + "\n"
 
 

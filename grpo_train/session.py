@@ -325,9 +325,8 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, force: bool = False) 
 def _check_first(folder: Path) -> None:
     """Refuse to start a run again whose checkpoints are lost."""
     reached = Record(folder).reached()
-    every = load_config(
-        folder / "config.toml"
-    ).save.every  # as it ran: without this resume's overrides
+    # As the run had it, without the overrides of this resume.
+    every = load_config(folder / "config.toml").save.every
     remains = [*(folder / "checkpoints").glob("[!.]*"), *(folder / "checkpoints").glob(".old-*")]
     if remains or 0 < every < reached:
         raise CheckpointError(

@@ -5,9 +5,10 @@ A command is a function named after its verb in a module of this folder, and an 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
@@ -52,6 +53,21 @@ COMMANDS = (
     Command("lsp", lsp_command, "Write rulesets"),
 )
 
+
+def _told_by_options(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors name options where the library's name arguments."""
+
+    @functools.wraps(function)  # Typer reads the parameters of the function inside
+    def command(**arguments: Any) -> None:
+        try:
+            function(**arguments)
+        except RewardError as error:
+            tell_options(error)
+            raise
+
+    return command
+
+
 app = typer.Typer(
     name="grpo-rewards",
     help="Author, test and run reward rulesets for reinforcement learning on language models.",
@@ -60,7 +76,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb, function, group in COMMANDS:
-    app.command(verb, rich_help_panel=group)(function)
+    app.command(verb, rich_help_panel=group)(_told_by_options(function))
 
 
 def main() -> None:
@@ -69,7 +85,6 @@ def main() -> None:
     try:
         app()
     except RewardError as error:
-        tell_options(error)
         err.print(str(error), markup=False)
         sys.exit(2 if isinstance(error, MissingFileError | OverwriteError) else 1)
     except KeyboardInterrupt:

@@ -225,7 +225,9 @@ def fence(text: str, *, language: str = "", which: str = "last") -> Span | None:
         if not language or tongue == language:
             blocks.append(Span.cut(text, start, max(line.start() - 1, start)))
         opened = None
-    return (blocks[0] if which == "first" else blocks[-1]) if blocks else None
+    if not blocks:
+        return None
+    return blocks[0] if which == "first" else blocks[-1]
 
 
 def regex(

@@ -99,13 +99,8 @@ class Deferred:
 DEFERRED = Deferred()
 
 Kernel = RowKernel | ColumnKernel | GroupKernel | DatasetKernel
-#: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
-#: and what to say of it.
-Mark = tuple[int, int, str, str]
 #: From the ranges of the arguments and the options to the range of the result.
 RangeRule = Callable[[Sequence[Interval], Mapping[str, Any]], Interval]
-
-
 #: A place in a completion: start and end, by code points; its kind (`foreign`, `fail` or `answer`);
 #: and what to say of it.
 Mark = tuple[int, int, str, str]

@@ -49,7 +49,7 @@ class VllmEngine:
             gpu_memory_utilization=config.memory,
             enable_prefix_caching=True,
             enable_sleep_mode=config.sleep,
-            logprobs_mode="processed_logprobs",  # of the distribution sampled from
+            logprobs_mode="processed_logprobs",  # those of the distribution that is sampled
             disable_log_stats=True,
         )
         self.sync()

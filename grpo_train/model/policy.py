@@ -1,9 +1,9 @@
 """The policy: a causal language model, its tokenizer, and how the rest of the package reads them.
 
-Any decoder of Hugging Face's works, unmodified: its base model makes hidden states, its output
-layer is read as a `Head`, and our attention, called by its layers, knows what a token may see. The
-one copy of the weights both trains and samples; masters stay fp32 under bf16 products, because a
-bf16 copy would round the update away: at lr 1e-6 98% of a matrix does not move.
+Any causal language model of Hugging Face works unmodified: its base model makes hidden states, its
+output layer is read as a `Head`, and its layers call our attention, which knows what a token may
+see. One copy of the weights both trains and samples. Weights stay fp32 under bf16 products, because
+a bf16 copy would round updates away: at lr 1e-6, 98% of a matrix would not move.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Policy:
     eos_ids: tuple[int, ...]
     pad_id: int
     mixed: bool = False  # products are made in bf16 (autocast) from the fp32 weights
-    own: str | None = "sdpa"  # the attention that it came with; None: ours cannot take its place
+    own: str | None = "sdpa"  # the model's own attention; None if ours cannot replace it
     checkpointing: bool = False  # recompute activations in the backward pass
     adapter: Any | None = None  # peft's view of the model, where it has adapters (lora.py)
-    adapter_off: bool = False  # the reference of such a policy: the same weights without them
+    adapter_off: bool = False  # for the reference: the same weights without adapters
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +51,7 @@ class Policy:
 
     @property
     def head(self) -> Head:
-        """The output layer over the live weights: read it anew after every update of LoRA."""
+        """The output layer, over the live weights."""
         config = self.model.config.get_text_config()
         layer = self.model.get_output_embeddings()
         cap = getattr(config, "final_logit_softcapping", None) or 0.0
@@ -68,14 +68,14 @@ class Policy:
     ) -> Tensor:
         """Last hidden states [R, T, h] of `ids` [R, T] at `positions` [R, T].
 
-        `tree`: the one row holds trees. `cache`: it knows which keys a token sees. Neither: a row
-        is a text from its beginning, and all is left to the model.
+        With `tree` the one row holds trees; with `cache` the cache knows which keys a token sees.
+        Without both, each row is a text from its beginning, and the model masks by itself.
         """
         extra: dict[str, Any] = {}
         if tree is not None or cache is not None:
             extra = {"position_ids": positions, "past_key_values": cache}
             if tree is not None or (cache is not None and cache.shared):
-                # A 4-D mask is handed on untouched: this one only says that none is to be made.
+                # Transformers passes a 4-D mask on unchanged, and so makes none of its own.
                 extra["attention_mask"] = torch.ones(1, 1, 1, 1, device=ids.device).bool()
                 extra["tree"] = cache if tree is None else tree
             elif cache is not None:
@@ -85,7 +85,7 @@ class Policy:
             self.model.train(training)
         off = self.adapter.disable_adapter() if self.adapter and self.adapter_off else None
         with self.autocast(), off or contextlib.nullcontext():
-            # Sharded weights are made whole around a method of the model as a whole.
+            # FSDP makes weights whole only around a method of the whole model.
             trunk = getattr(self.model, distributed.TRUNK, None) or distributed.trunk(self.model)
             out = trunk(input_ids=ids, use_cache=cache is not None, **extra)
         hidden: Tensor = out.last_hidden_state
@@ -93,13 +93,13 @@ class Policy:
 
     @property
     def compute(self) -> torch.dtype:
-        """In which products are made."""
+        """Dtype of matrix products."""
         dtype: torch.dtype = torch.bfloat16 if self.mixed else self.model.dtype
         return dtype
 
     @property
     def held(self) -> torch.dtype:
-        """In which keys and values are kept: a CPU would copy bf16 ones before every product."""
+        """Dtype of cached keys and values: a CPU would convert bf16 ones before every product."""
         dtype: torch.dtype = self.model.dtype
         return self.compute if self.device.type == "cuda" else dtype
 
@@ -109,8 +109,8 @@ class Policy:
         return bool(self.model.config.get_text_config()._attn_implementation == NAME)
 
     def with_checkpointing(self) -> Policy:
-        """The same, recomputing activations in the backward pass."""
-        # Its name since transformers 5; the older one warns there.
+        """The policy, recomputing activations in the backward pass."""
+        # The name since transformers 5, where the older one warns.
         newer = getattr(self.model, "activation_checkpointing_enable", None)
         try:
             (newer or self.model.gradient_checkpointing_enable)()
@@ -119,13 +119,13 @@ class Policy:
         return replace(self, checkpointing=True)
 
     def use_attention(self, *, ours: bool) -> None:
-        """Let the model's layers call our attention, or the one that it came with."""
+        """Let the model's layers call our attention, or the model's own."""
         if self.own is not None and ours != self.ours:
             self.model.set_attn_implementation(NAME if ours else self.own)
 
     @contextlib.contextmanager
     def attention(self, *, ours: bool) -> Iterator[None]:
-        """Within: our attention, or the model's own."""
+        """Within, the layers call our attention, or the model's own."""
         before = self.ours
         self.use_attention(ours=ours)
         try:
@@ -134,7 +134,7 @@ class Policy:
             self.use_attention(ours=before)
 
     def _masks(self, cache: ForkedCache) -> Any:
-        """The mask in the form that this model takes: one, or one a kind of layer."""
+        """The mask as this model takes it: one for all layers, or one for each kind of layer."""
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         kinds = set(getattr(config, "layer_types", None) or ())
@@ -146,7 +146,7 @@ class Policy:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Within: products in bf16, where that is wanted."""
+        """Within, products are in bf16 if the policy is mixed."""
         if not self.mixed:
             yield
             return
@@ -154,7 +154,7 @@ class Policy:
             yield
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt, with what the tokenizer puts before a text (a BOS)."""
+        """Token ids of a prompt, with the BOS that the tokenizer may add, but no end token."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids[:-1] if len(ids) > 1 and ids[-1] in self.eos_ids else ids
 
@@ -166,7 +166,7 @@ class Policy:
         return text
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by its Hugging Face name, an adapter merged in: what other engines load."""
+        """All weights by Hugging Face name, an adapter merged in, as other engines load them."""
         weights = whole_weights(self.model)
         yield from _merged(self.model, weights) if self.adapter is not None else weights
 
@@ -195,7 +195,7 @@ def load_policy(path: str, *, device: str = "auto", precision: Precision = "auto
 def wrap(
     model: Any, tokenizer: Any, *, device: str = "auto", precision: Precision = "auto"
 ) -> Policy:
-    """A policy of a model and a tokenizer that are already there."""
+    """A policy of a loaded model and tokenizer."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     own = _replace_attention(model)
@@ -214,12 +214,13 @@ def wrap(
 
 
 def _replace_attention(model: Any) -> str | None:
-    """Put ours in its place; the name of what was there, None where that cannot be done.
+    """Replace the model's attention by ours; the name of its own, None if it cannot be replaced.
 
-    Whether ours is right for the model is for the self-test to say.
+    Whether ours is right for the model is decided by the self-test.
     """
     own: str = model.config.get_text_config()._attn_implementation
-    movable = getattr(model, "_can_set_attn_implementation", None)  # else it would only warn
+    # Asked first, because the setter of a model that cannot would only warn.
+    movable = getattr(model, "_can_set_attn_implementation", None)
     if own not in ("sdpa", "eager") or (movable is not None and not movable()):
         return None
     register()
@@ -231,7 +232,7 @@ def _replace_attention(model: Any) -> str | None:
 
 
 def _remove_dropout(model: Any) -> None:
-    """Dropout in the policy's forward would make every ratio noise, in train mode too."""
+    """Set all dropout to 0: it would make every ratio noise, in train mode too."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -240,7 +241,7 @@ def _remove_dropout(model: Any) -> None:
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every id that ends a completion: the tokenizer's and the generation config's."""
+    """All ids that end a completion: the tokenizer's and the generation config's."""
     found: set[int] = set()
     for holder in (tokenizer, getattr(model, "generation_config", None)):
         source = getattr(holder, "eos_token_id", None)
@@ -251,8 +252,10 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def frozen_copy(policy: Policy) -> Policy:
-    """The reference: the policy as it is now, never to be trained. No copy where it has adapters
-    that are still without effect: the reference is the policy with them switched off."""
+    """The reference: the policy as it is now, which is never trained.
+
+    A policy with adapters is not copied: its reference is the same model with them switched off.
+    """
     if policy.adapter is not None:
         return replace(policy, adapter_off=True)
     model = copy.deepcopy(policy.model)
@@ -261,7 +264,7 @@ def frozen_copy(policy: Policy) -> Policy:
 
 
 def whole_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """The model's state, tied weights tied as they are there."""
+    """The model's state by name; tied weights are one tensor, as they are in the model."""
     seen: dict[int, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
@@ -292,6 +295,6 @@ def _merged(model: Any, weights: Iterator[tuple[str, Tensor]]) -> Iterator[tuple
 
 
 def low_rank(module: Any, a: Tensor, b: Tensor) -> Tensor:
-    """What an adapter of peft's adds to its layer's weight: scale · B A."""
+    """The change that a peft adapter makes to its layer's weight: scale · B A."""
     change: Tensor = module.scaling[ADAPTER] * (b @ a)
     return change.T if module.fan_in_fan_out else change

@@ -1,4 +1,4 @@
-"""Before the first step: do engine and trainer agree, and will the memory suffice?"""
+"""Checks before the first step: whether engine and trainer agree, and whether memory suffices."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from grpo_train.objective.packing import Layout
 from grpo_train.rollouts import Engine, Rollouts, Sampling, join_rollouts, row_seeds
 from grpo_train.run.probe import Probe, shortened
 
-COPY_TOLERANCE = 0.05  # mean over tokens, of an engine with weights of its own, perhaps in bf16
-PROBE_TOKENS = 64  # of a prompt: enough to span a page
+COPY_TOLERANCE = 0.05  # nats, mean over tokens, for an engine with its own weights, maybe in bf16
+PROBE_TOKENS = 64  # last tokens of a prompt that are used: enough to span a page of a cache
 GIB = 1 << 30
-#: What is sampled: prompts, completions of each, tokens of each, and tokens in all that are enough.
-#: A bound on fp32 holds for every token; that on bf16 is of averages.
+#: How much is sampled: prompts, completions of each, tokens of each, and least tokens in all. The
+#: bound in fp32 holds for every token; that in bf16 holds for averages, which need more of them.
 FEW, MANY = (3, 3, 8, 1), (8, 4, 16, 256)
-MOST_TURNS = 8  # that a model which ends at once is asked again for more
-ENDS = 6  # every so-manieth token ends a text of the native engine's probe: rows come and go
-SLOW = {  # what a run says of a way of sampling that is not the best
+MOST_TURNS = 8  # how often a model whose completions end at once is sampled again
+ENDS = 6  # every sixth token ends a completion in the native engine's probe: rows come and go
+SLOW = {  # what the user is told of a way of sampling that is not the fastest
     "step": "",
     "ours": "",
     "masked": "This model is sampled from with its own attention, which is slower",
@@ -36,10 +36,12 @@ SLOW = {  # what a run says of a way of sampling that is not the best
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What is right for this model, and how far it is from the model's own forward, in nats at the
-    worst token of fp32, on average of bf16 (`Probe.gap`)."""
+    """The engine and layout that are right for a model, and their distance from its own forward.
 
-    engine: Engine  # as it is to be used: the native one's fastest way
+    Distances are in nats, at the worst token in fp32 and on average in bf16 (`Probe.gap`).
+    """
+
+    engine: Engine  # with the fastest way of sampling, if it is the native one
     layout: Layout  # the fastest packing
     gaps: dict[str, float]  # of each layout tried
     engine_gap: float
@@ -65,9 +67,9 @@ class SelfTest:
 def self_test(
     policy: Policy, engine: Engine, prompts: list[list[int]], sampling: Sampling
 ) -> SelfTest:
-    """Sample a little and compare with the model's own forward: what samples and what packs are
-    judged apart, and the fastest of each that is right is taken.
+    """Sample a little and compare it with the model's own forward.
 
+    Ways of sampling and layouts are judged separately, and the fastest right one of each is taken.
     EngineError where the engine does not sample from the policy, ConfigError where the model cannot
     be trained. The model's layers are left with the attention that training needs.
     """
@@ -81,19 +83,20 @@ def self_test(
         gaps[layout], wrong = _judge(probes, layout)
         if not wrong:
             policy.use_attention(ours=layout != "plain")
-            return SelfTest(engine, layout, gaps, engine_gap, probes[-1].allowed[0])
+            allowed = probes[-1].allowed[0] if policy.mixed else 0.0
+            return SelfTest(engine, layout, gaps, engine_gap, allowed)
     raise ConfigError(f"cannot train the model: {wrong} - at `model`\n{HINT}")
 
 
 def layouts(policy: Policy) -> tuple[Layout, ...]:
-    """What may pack this policy's rollouts, the fastest first."""
+    """Layouts that may suit this policy's rollouts, the fastest first."""
     return ("varlen", "flat") if policy.device.type == "cuda" and policy.mixed else ("flat",)
 
 
 def _native(
     policy: Policy, engine: NativeEngine, prompts: list[list[int]], sampling: Sampling
 ) -> tuple[NativeEngine, list[Probe], float]:
-    """The fastest way that is right, what it sampled, and how far off it was."""
+    """The engine with the fastest way that is right, its samples, and how far off they were."""
     ways = [engine.way] if engine.way else WAYS[:] if policy.own is not None else WAYS[2:]
     reason, least = "", math.inf
     for way in ways:
@@ -107,7 +110,7 @@ def _native(
             except FAILURES as error:
                 reason, right = said(error), False
                 break
-            probes.append(_probe(twin, rollouts, sampling))
+            probes.append(_probe(twin, rollouts, sampling, bf16=policy.mixed))
             gap = probes[-1].gap(rollouts.old_logprobs)
             if not probes[-1].right(rollouts.old_logprobs):
                 least, right = min(least, gap), False
@@ -123,10 +126,10 @@ def _native(
 
 
 def _drawn(engine: NativeEngine, prompts: list[list[int]], sampling: Sampling) -> Rollouts:
-    """What a way of the native engine samples, with short windows.
+    """Rollouts of one way of the native engine, with short windows.
 
-    In fp32, where each token counts, once with groups that never meet, and once with groups of
-    other lengths side by side, whose rows come and go: some models can do one of the two.
+    In fp32, where every token counts, there are some of single groups, and some of groups of
+    different lengths side by side, whose rows come and go: some models manage only one of these.
     """
     policy = engine.policy
     with shortened(policy.model):
@@ -140,7 +143,7 @@ def _drawn(engine: NativeEngine, prompts: list[list[int]], sampling: Sampling) -
 
 
 def _precisions(policy: Policy) -> list[Policy]:
-    """In fp32 a mistake cannot hide behind rounding; then as it will be used."""
+    """The policy in fp32, where rounding hides no mistake, then in the precision that is used."""
     exact = replace(policy, mixed=False)
     return [exact, policy] if policy.mixed else [policy]
 
@@ -148,9 +151,9 @@ def _precisions(policy: Policy) -> list[Policy]:
 def _other(
     policy: Policy, engine: Engine, prompts: list[list[int]], sampling: Sampling
 ) -> tuple[list[Probe], float]:
-    """What another engine sampled, and how far off it was. Its windows are those of the model."""
+    """Samples of another engine, whose windows stay the model's, and how far off they were."""
     rollouts = _sample(engine, prompts, sampling, MANY if policy.mixed else FEW)
-    probe = _probe(policy, rollouts, sampling, short=False)
+    probe = _probe(policy, rollouts, sampling, bf16=policy.mixed, short=False)
     if engine.copies:
         gap = float((rollouts.old_logprobs - probe.logprobs("plain")).abs().mean())
         right = gap <= COPY_TOLERANCE
@@ -161,7 +164,8 @@ def _other(
             _apart(gap)
             + "hint: does it report the logprobs that it sampled with (processed_logprobs)?"
         )
-    return [_probe(twin, rollouts, sampling) for twin in _precisions(policy)], gap
+    twins = _precisions(policy)
+    return [_probe(twin, rollouts, sampling, bf16=policy.mixed) for twin in twins], gap
 
 
 def _apart(gap: float) -> str:
@@ -171,7 +175,7 @@ def _apart(gap: float) -> str:
 def _sample(
     engine: Engine, prompts: list[list[int]], sampling: Sampling, size: tuple[int, int, int, int]
 ) -> Rollouts:
-    """A few rollouts, of prompts that are cut to other lengths."""
+    """A few rollouts of prompts that are cut to different lengths."""
     most, n, tokens, enough = size
     probe = [ids[-PROBE_TOKENS:] for ids in prompts[:most]]
     probe = [ids[len(ids) * (i % 4) // 4 :] for i, ids in enumerate(probe)]
@@ -183,10 +187,12 @@ def _sample(
     return join_rollouts(parts)
 
 
-def _probe(policy: Policy, rollouts: Rollouts, sampling: Sampling, *, short: bool = True) -> Probe:
-    """What the model says of them; ConfigError where it cannot be asked, or plain rows fail."""
+def _probe(
+    policy: Policy, rollouts: Rollouts, sampling: Sampling, *, bf16: bool, short: bool = True
+) -> Probe:
+    """The model's own logprobs of rollouts; ConfigError where its forward or plain rows fail."""
     try:
-        return Probe.of(policy, rollouts, sampling.temperature, short=short)
+        return Probe.of(policy, rollouts, sampling.temperature, short=short, bf16=bf16)
     except FAILURES as error:
         raise ConfigError(f"cannot train the model: {said(error)} - at `model`\n{HINT}") from error
 
@@ -195,9 +201,9 @@ HINT = "hint: a causal language model is needed whose logits are one product of 
 
 
 def _judge(probes: list[Probe], layout: Layout) -> tuple[float, str]:
-    """How far a layout is off, infinitely where it cannot be done, or undone; what is wrong."""
+    """How far a layout is off, ∞ if forward or backward fail; and what is wrong, if anything."""
     gap = math.inf
-    for probe in probes[-1:] if layout == "varlen" else probes:  # flash attention knows no fp32
+    for probe in probes[-1:] if layout == "varlen" else probes:  # flash attention has no fp32
         try:
             found = probe.logprobs(layout, backward=True)
         except FAILURES as error:
@@ -218,7 +224,7 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
     c = policy.model.config.get_text_config()
     weights = 4.0 * sum(p.numel() for p in policy.model.parameters())
     trained = 4.0 * sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
-    # Where layers have states and no heads, these are as wide as keys at most.
+    # Layers with states instead of heads: a state is at most as wide as their keys would be.
     queries = getattr(c, "num_attention_heads", None) or 1
     heads = getattr(c, "num_key_value_heads", None) or queries
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // queries
@@ -243,7 +249,7 @@ def memory_plan(config: Config, policy: Policy, longest_prompt: int) -> dict[str
 
 
 def peak_bytes(plan: dict[str, float]) -> float:
-    """The whole at its peak: what samples and what trains is never there at the same time."""
+    """Bytes at the peak; what is needed for sampling and for training is never held together."""
     samples, trains = (
         sum(plan.get(name, 0.0) for name in names)
         for names in (("copies", "cache"), ("activations", "head"))
@@ -252,14 +258,14 @@ def peak_bytes(plan: dict[str, float]) -> float:
 
 
 def room_bytes(policy: Policy) -> float:
-    """Memory of the device, less a tenth for what no plan knows."""
+    """Memory of the device in bytes, less a tenth for what the plan does not know."""
     if policy.device.type == "cuda":
         return 0.9 * torch.cuda.get_device_properties(policy.device).total_memory
     return 0.9 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def choose_checkpointing(config: Config, policy: Policy, longest_prompt: int) -> Policy:
-    """The policy, recomputing activations where that is asked for, or the plan needs it."""
+    """The policy, which recomputes activations if the config or the memory plan says so."""
     on = config.checkpointing == "on"
     if config.checkpointing == "auto":
         on = peak_bytes(memory_plan(config, policy, longest_prompt)) > room_bytes(policy)
@@ -267,7 +273,7 @@ def choose_checkpointing(config: Config, policy: Policy, longest_prompt: int) ->
 
 
 def memory_advice(plan: dict[str, float], policy: Policy) -> str:
-    """The plan in words, with what to change where it does not fit."""
+    """The plan in words, with a setting to change if it does not fit."""
     peak, room = peak_bytes(plan), room_bytes(policy)
     parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in plan.items())
     text = f"memory, GiB: {parts}  peak about {peak / GIB:.2f} of {room / GIB:.0f}"

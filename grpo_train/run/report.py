@@ -32,7 +32,9 @@ def run_report(folder: Path, metrics: Rows, samples: Rows, alarms: Rows) -> gr.R
             f"{name} {round(still[name], 5) + 0.0:g}" for name in sorted(still)
         )
     for name in sorted(found.keys() - still.keys(), key=_place):
-        shown = INTERVAL if name == INTERVAL[0] else () if name in INTERVAL else (name,)
+        if name in INTERVAL[1:]:
+            continue  # drawn with the value whose bounds they are
+        shown = INTERVAL if name == INTERVAL[0] else (name,)
         report.curves(SECTIONS[_place(name)[0]][1], {key: found.get(key, []) for key in shown})
     report.notes = [f"step {row['step']}: {row['text']}" for row in alarms]
     rows = [_row(i, sample) for i, sample in enumerate(samples)][-MAX_SAMPLES:]

@@ -96,20 +96,6 @@ def test_a_folder_imports_only_from_those_above_it(package: str) -> None:
                 assert place[there] <= place[room], f"{module} imports {other}, below it"
 
 
-@pytest.mark.parametrize("package", ["grpo_train"])
-def test_no_import_goes_in_a_circle(package: str) -> None:
-    TopologicalSorter(imports(package)).prepare()  # raises CycleError, which names the circle
-
-
-@pytest.mark.parametrize("package", ["grpo_train"])
-def test_a_class_name_is_used_once(package: str) -> None:
-    names: Counter[str] = Counter()
-    for path in modules(package).values():
-        tree = ast.parse(path.read_text("utf-8"))
-        names.update(node.name for node in tree.body if isinstance(node, ast.ClassDef))
-    assert [name for name, count in names.items() if count > 1] == []
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_import_goes_in_a_circle(package: str) -> None:
     TopologicalSorter(imports(package)).prepare()  # raises CycleError, which names the circle

@@ -16,8 +16,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-#: Python's own parser of patterns. It is private, and so are the names of its nodes, but a parser of
-#: ours could read a pattern otherwise than the `re` that runs it. The tests hold its answers.
+#: Python's own parser of patterns. It is private, and so are the names of its nodes, but a parser
+#: of ours could read a pattern otherwise than the `re` that runs it. The tests hold its answers.
 _parser: Any = importlib.import_module("re._parser")
 _UNBOUNDED = 64  # a counted repeat above this is as good as unbounded
 _OTHER = 128  # stands for every character outside ASCII
@@ -251,7 +251,10 @@ def _class(items: Sequence[RegexNode]) -> frozenset[int]:
         if name == "NEGATE":
             negated = True
         elif name == "LITERAL":
-            found |= {av} if negated and av < 128 else set() if negated else _cases(av)
+            if not negated:
+                found |= _cases(av)
+            elif av < 128:
+                found.add(av)
         elif name == "RANGE":
             found |= set(range(av[0], min(av[1], 127) + 1))
             if av[1] > 127 and not negated:

@@ -215,7 +215,7 @@ def test_a_healthy_model_is_not_refused_for_what_bf16_costs(kind: str, sharpness
     assert (found.layout, way(found)) == ("flat", "step" if kind in KINDS else "ours")
     if kind == "llama" and sharpness == 20.0:  # as real weights are: 0.2 nats at the worst token
         rollouts = found.engine.generate(PROMPTS, 8, Sampling(20), row_seeds(1, torch.arange(16)))
-        exact = Probe.of(dataclasses.replace(policy, mixed=False), rollouts, 1.0, short=False).exact
+        exact = Probe.of(policy, rollouts, 1.0, short=False, bf16=True).exact
         assert float((rollouts.old_logprobs - exact).abs().max()) > 0.2
     assert "bf16 explains" in str(found)
 

@@ -64,6 +64,6 @@ def test_a_library_that_is_not_there_is_named(
     def absent(*_: object) -> trackers.Tracker:
         raise ImportError("No module named 'wandb'")
 
-    monkeypatch.setitem(trackers._OPEN, "wandb", absent)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", absent)
     with pytest.raises(ConfigError, match="pip install wandb"):
         start(tiny_run.make_config(tmp_path, log={"to": ["wandb"]}))

@@ -10,7 +10,6 @@ from grpo_rewards.rules.math.compare.canonical import canonical
 from grpo_rewards.rules.math.compare.sampling import real
 from grpo_rewards.rules.math.latex.tree import Term, names, negated, num, ops
 
-_ORDER: Final = {"<", "<=", ">", ">="}
 _MIRROR: Final = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
 INFINITY: Final = Term("inf", ())
 

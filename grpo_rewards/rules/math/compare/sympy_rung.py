@@ -120,8 +120,9 @@ def _integrand(body: Term) -> tuple[Term, str]:
     if len(parts) < 2 or parts[-2] != Term("sym", ("d",)) or parts[-1].op != "sym":
         raise NotAlgebra("an integral without its variable")
     rest = parts[:-2]
-    inner = num(1) if not rest else rest[0] if len(rest) == 1 else Term("mul", rest)
-    return inner, parts[-1].args[0]
+    if not rest:
+        return num(1), parts[-1].args[0]
+    return rest[0] if len(rest) == 1 else Term("mul", rest), parts[-1].args[0]
 
 
 def same_by_algebra(left: Term, right: Term) -> bool | None:
