@@ -10,8 +10,8 @@ A file names the same rule by a statement, and loads it only where the caller al
 
     extern brevity(text): num in 0..1 from "my_rules:brevity"
 
-The function runs in the scoring process, without a deadline. What it declares is held against what
-it returns: another type, or a number outside its range, is a RuleError, and so is what it raises.
+The function runs in the scoring process, without a deadline. RuleError is raised where it raises,
+returns a value of another type than declared, or a number outside the declared range.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _KINDS: dict[Any, Type] = {float: NUM, int: NUM, bool: BOOL, str: TEXT}
 class UserRule:
     """A function as a rule: calling it on expressions builds a `Call`.
 
-    With `batch` the function takes one list per parameter and returns a list, for models that
-    score many rows at once. `statement` declares it; `function` is the function itself.
+    With `batch`, the function takes a list of values per parameter and returns a list, as a reward
+    model needs that scores many rows at once. `statement` is the declaration in the language.
     """
 
     statement: x.Extern
@@ -64,7 +64,7 @@ class UserRule:
         return f"<rule {self.statement}>"
 
     def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        """It travels to other processes by its name, as functions do."""
+        """Pickled by name, as functions are, so that other processes import it."""
         if "<locals>" in self.statement.target:
             where = "at the top of a module, so that other processes can import it"
             raise pickle.PicklingError(f"define the rule `{self.statement.name}` {where}")
@@ -74,11 +74,11 @@ class UserRule:
 def rule(
     *, range: tuple[float, float] | None = None, batch: bool = False
 ) -> Callable[[Callable[..., Any]], UserRule]:
-    """Makes a function a rule. Its types come from its annotations: str, float, bool, `| None`,
-    list; `range` is what a number it returns lies in.
+    """A decorator that makes a function a rule of the language.
 
-    A parameter that may be None is asked also where its argument is null; other nulls make the
-    result null before the function is asked. Returning None is null.
+    Types come from the annotations: str, float, bool, lists of these, `| None`. `range` bounds the
+    numbers that the function returns. Where an argument is null, the result is null and the
+    function is not called, unless the parameter is annotated `| None`. Returning None is null.
 
     >>> @rule(range=(0, 1))
     ... def half(value: float) -> float:
@@ -98,7 +98,7 @@ def rule(
         target = f"{function.__module__}:{function.__qualname__}"
         statement = x.Extern(name, params, str(returns.required), bounds, target, None)
         found = UserRule(statement, function, batch)
-        object.__setattr__(statement, "function", found)  # each knows the other
+        object.__setattr__(statement, "function", found)  # frozen, and each refers to the other
         return found
 
     return decorate
@@ -116,7 +116,7 @@ def _declared_types(function: Callable[..., Any], *, batch: bool) -> tuple[tuple
 
 
 def _item_type(hint: Any) -> Type:
-    """The type of a row, where a batch function takes and returns lists of them."""
+    """The type of one row's value, where a batch function takes or returns a list of them."""
     if typing.get_origin(hint) is not list:
         raise TypeError(f"a batch rule takes and returns lists, not {hint}")
     return _type_of(typing.get_args(hint)[0])
@@ -135,11 +135,11 @@ def _type_of(hint: Any) -> Type:
     raise TypeError(f"a rule's values are str, float, bool or lists of these, not {hint}")
 
 
-# From a statement to a rule of the graph
+# Statement → rule
 
 
 def as_rule(statement: x.Extern, functions: Mapping[str, Any], interval: Interval) -> Rule:
-    """The rule that a statement declares; its target is looked up when it is run."""
+    """The rule that a statement declares. Its target is looked up only when it is run."""
     params = tuple(
         Parameter(f"arg{i}", parse_type(text)) for i, text in enumerate(statement.params, 1)
     )
@@ -159,7 +159,7 @@ def as_rule(statement: x.Extern, functions: Mapping[str, Any], interval: Interva
 
 @dataclass(frozen=True, slots=True)
 class _Kernel:
-    """A user's function over columns. In `functions` stand functions and UserRules."""
+    """A kernel that calls a user's function. `functions` maps targets to functions or UserRules."""
 
     statement: x.Extern
     functions: Mapping[str, Any]
@@ -204,14 +204,14 @@ class _Kernel:
         return function
 
     def _ask(self, row: int, function: Callable[..., Any], *args: Any) -> Any:
-        """The user's answer; whatever goes wrong in there is told with its place."""
+        """What the user's code returns. RuleError names the row where it raises."""
         try:
             return function(*args)
         except Exception as error:
             raise RuleError(self.statement.name, row, repr(error)) from error
 
     def _outcome(self, row: int, result: Any) -> Outcome:
-        """What the function returned, held against what it declared."""
+        """The outcome of one row. RuleError where the value is not of the declared type."""
         if result is None:
             return Outcome(None, Status.UNDEFINED)
         if self.returns.kind == "num":
@@ -236,13 +236,14 @@ class _Kernel:
         return RuleError(self.statement.name, row, cause)
 
 
-# From files to functions
+# Files → functions
 
 
 def load_functions(parsed: Parsed, known: Mapping[str, Any], *, allow: bool) -> dict[str, Any]:
-    """The functions that a ruleset's `extern` statements name, and those of the files that it
-    imports, by target. What is not `known` is imported where the caller allows it. RulesetError
-    where it does not, or where a function is missing.
+    """Target → function, for the `extern` statements of a ruleset and of the files it imports.
+
+    A target that is not `known` is imported if the caller allows it. Raises RulesetError if the
+    caller does not, or if there is no such function.
     """
     found: dict[str, Any] = {}
     for statement in parsed.ruleset.of(x.Extern):
@@ -259,7 +260,7 @@ def load_functions(parsed: Parsed, known: Mapping[str, Any], *, allow: bool) -> 
 
 
 def _by_target(target: str) -> Any:
-    """What `module:name` is."""
+    """The object that `module:name` refers to."""
     module, _, path = target.partition(":")
     found: Any = importlib.import_module(module)
     for name in path.split("."):
@@ -298,7 +299,7 @@ def _refused(
 
 
 def fingerprints(functions: Mapping[str, Any]) -> dict[str, str]:
-    """For the engine's fingerprint: the first 12 hex digits of the SHA-256 of each source file."""
+    """`extern TARGET` → the first 12 hex digits of the SHA-256 of its source file."""
     found: dict[str, str] = {}
     for target, function in sorted(functions.items()):
         inner = function.function if isinstance(function, UserRule) else function

@@ -1,6 +1,7 @@
-"""What a ruleset means: a graph of typed nodes in which equal expressions are one node.
+"""The graph of a ruleset: typed nodes, one for all equal expressions.
 
-Nodes are numbered so that arguments come before their users; every walk is a loop over numbers.
+Nodes are numbered so that arguments come before the nodes that use them; a walk over the graph is a
+loop over numbers.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class GraphNode:
 
     @property
     def title(self) -> str:
-        """The op as a reader knows it."""
+        """The op by the name that a ruleset calls it."""
         return self.rule.name if self.rule is not None else self.op
 
     @property
@@ -50,7 +51,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """A column that a ruleset reads: names to try in order, and what stands where none is bound."""
+    """A column that a ruleset reads: names to try in order, and a default where none is there."""
 
     name: str
     type: Type
@@ -74,7 +75,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class TestCase:
-    """A `test` block: rows of columns, and the conditions as nodes with their text."""
+    """A `test` block: rows of columns, and the conditions as (node, text, place)."""
 
     __test__ = False
     name: str
@@ -87,7 +88,7 @@ class TestCase:
 
 @dataclass(frozen=True, slots=True)
 class AttackCase:
-    """An `attack` statement: families of hacks, and what must hold of each as a node."""
+    """An `attack` statement: families of attacks, and a node that has to be true of each."""
 
     families: tuple[str, ...]
     expect: int
@@ -97,8 +98,8 @@ class AttackCase:
 
 @dataclass(frozen=True, slots=True)
 class CheckCase:
-    """A `check` statement: its condition as a node, and the values over the whole dataset that it
-    rests on, as nodes with their text."""
+    """A `check` statement: the node of its condition, and the values over the whole dataset that
+    the condition is computed from, as (node, text)."""
 
     name: str
     condition: int
@@ -126,18 +127,18 @@ class Graph:
     scores: dict[str, int] = field(default_factory=dict)
     reward: int = -1
     inputs: dict[str, InputSpec] = field(default_factory=dict)
-    asides: dict[str, InputSpec] = field(default_factory=dict)  # tests, attacks and checks alone
+    asides: dict[str, InputSpec] = field(default_factory=dict)  # read by tests, attacks, checks
     params: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     tests: list[TestCase] = field(default_factory=list)
     attacks: list[AttackCase] = field(default_factory=list)
     checks: list[CheckCase] = field(default_factory=list)
     ranges: dict[str, Interval] = field(default_factory=dict)
-    names: dict[str, Any] = field(default_factory=dict)  # to a node, a function, or a rule
+    names: dict[str, Any] = field(default_factory=dict)  # each to a node, a function or a rule
     _ids: dict[Any, int] = field(default_factory=dict)
 
     def add(self, node: GraphNode) -> int:
-        """The number of the node, an equal one's where there is one."""
+        """The number of the node, or of an equal one that is there already."""
         key = (node.op, node.args, node.options, str(node.type))
         known = self._ids.get(key)
         if known is None:
@@ -146,7 +147,7 @@ class Graph:
         return known
 
     def input(self, name: str) -> InputSpec:
-        """What is known of a column that the ruleset reads, or a test, an attack or a check."""
+        """The input of this name; a test, an attack or a check may be all that reads it."""
         return self.inputs[name] if name in self.inputs else self.asides[name]
 
     def __getitem__(self, number: int) -> GraphNode:
@@ -158,7 +159,7 @@ class Graph:
         return {**self.scores, "reward": self.reward}
 
     def reachable(self, roots: Iterable[int]) -> list[int]:
-        """The numbers of all nodes that the roots rest on, arguments first."""
+        """The roots and all nodes they are computed from, as numbers, arguments first."""
         needed: set[int] = set()
         stack = list(roots)
         while stack:
@@ -169,12 +170,12 @@ class Graph:
         return sorted(needed)
 
     def inputs_of(self, roots: Iterable[int]) -> tuple[str, ...]:
-        """The input columns that the roots read, in the order of first use."""
+        """The names of the inputs that the roots are computed from, in the order of first use."""
         nodes = (self.nodes[number] for number in self.reachable(roots))
         return tuple(node.option("name") for node in nodes if node.op == "input")
 
     def hash(self) -> str:
-        """SHA-256 over what the scores and the reward mean, as hex.
+        """SHA-256 of what the scores and the reward mean, in hex.
 
         Comments, white space, unused statements, tests and the order of commutative operands do
         not change it; every weight, format, option, param, input default and policy does.
@@ -200,7 +201,7 @@ def _digest(value: Any) -> str:
 
 
 def _identity(value: Any) -> Any:
-    """A constant as JSON that tells 1 from true and from "1"; formats say who they are."""
+    """A constant as JSON in which 1, true and "1" differ; a format is its own identity."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return [type(value).__name__, value]
     if isinstance(value, int | float):

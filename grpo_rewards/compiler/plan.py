@@ -1,8 +1,7 @@
-"""Graph → Plan: what runs, in which order, how often and where.
+"""Graph → Plan: which ops run, in which order, and how each is run.
 
-The plan is demand-driven: the outputs ask for their arguments, row by row masked, so that an op
-never sees a row whose value nobody needs. What the plan fixes beforehand is which argument of an
-`and`, `or` is asked first (the cheaper one) and how each op is run.
+Execution is demand-driven: every output asks for its arguments on the rows where it needs them, so
+an op never sees a row whose value nobody uses. The plan holds what is known beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ CONSTANT, BOUND, LAZILY, COLUMNS, ROWS, KEYED, WORKER, GROUPS, DATASET = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ops that the outputs rest on, arguments first. `outputs` maps names to nodes."""
+    """The nodes that `outputs` (names to nodes) are computed from, arguments first."""
 
     graph: Graph
     outputs: dict[str, int]
@@ -38,7 +37,7 @@ class Plan:
 
     @property
     def needs_groups(self) -> bool:
-        """Whether some op looks at the whole group of a completion."""
+        """Whether an op looks at the whole group of a completion."""
         return any(how(self.graph[number]) == GROUPS for number in self.order)
 
     def explain(self) -> str:
@@ -77,7 +76,7 @@ def how(node: GraphNode) -> str:
 
 
 def describe(graph: Graph, number: int) -> str:
-    """One op in a few words: its name and what it is applied to."""
+    """One op as `name(arguments)`; an argument that is an op itself is `%` and its number."""
     node = graph[number]
     if node.op == "const":
         value = node.value

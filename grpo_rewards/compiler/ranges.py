@@ -11,10 +11,11 @@ from grpo_rewards.types import EVERYTHING, NOTHING, UNIT, Interval, Level, union
 
 
 def tight_interval(graph: Graph, root: int) -> Interval:
-    """The range of a number, sharper than node by node: booleans that occur in several places are
-    assumed true, then false, everywhere at once, and the union is taken.
+    """The range of a node, sharper than its own interval.
 
-    So `correct - (1 - correct)` lies in -1..1 and `a + w * b * a` reaches its bound only once.
+    Interval arithmetic takes two uses of one value for two values. So each bool that is used more
+    than once is assumed true everywhere, then false everywhere, and the ranges of all cases are
+    united: `p + (1 - p)` is 1, not 0..2.
     """
     order = graph.reachable([root])
     atoms = _shared_atoms(graph, order)
@@ -29,7 +30,7 @@ def tight_interval(graph: Graph, root: int) -> Interval:
 
 
 def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
-    """Boolean nodes that are used in more than one place."""
+    """The bools that are used in more than one place, at most MAX_RANGE_ATOMS."""
     uses: dict[int, int] = {}
     for number in order:
         for arg in graph[number].args:
@@ -41,13 +42,15 @@ def _shared_atoms(graph: Graph, order: Sequence[int]) -> list[int]:
 def _intervals(
     graph: Graph, order: Sequence[int], assumed: Mapping[int, Interval]
 ) -> dict[int, Interval]:
-    """The interval of every node under assumptions about some; what follows from the arguments
-    stands above an assumption, so that assumptions cannot contradict each other."""
+    """The interval of every node where the values of some are assumed. What follows from a node's
+    arguments overrides an assumption about it, so assumptions cannot contradict each other."""
     found: dict[int, Interval] = {}
     for number in order:
         node = graph[number]
         if node.rule is not None and node.rule.level == Level.GROUP:
-            found[number] = node.interval  # what is assumed of this row says nothing of the others
+            found[number] = (
+                node.interval
+            )  # an assumption about this row says nothing about the others
             continue
         inferred = node_interval(node, [found[arg] for arg in node.args])
         found[number] = inferred if inferred.is_point else assumed.get(number, inferred)
@@ -55,8 +58,11 @@ def _intervals(
 
 
 def node_interval(node: GraphNode, args: Sequence[Interval]) -> Interval:
-    """The interval of one node from those of its arguments; whole ones for what is no number, and
-    none for the word `null`, so that `x if c else null` keeps the range of `x`."""
+    """The interval of one node from those of its arguments.
+
+    Text and the like have EVERYTHING. The word `null` has NOTHING, so that `x if c else null` keeps
+    the range of `x`.
+    """
     if node.type.kind == "null":
         return NOTHING
     if not node.type.is_numeric:
@@ -88,7 +94,7 @@ def node_interval(node: GraphNode, args: Sequence[Interval]) -> Interval:
 
 
 def _is_strict(node: GraphNode, args: Sequence[Interval]) -> bool:
-    """Whether a node is null for want of an argument that is never a number."""
+    """Whether a node is always null because one of its arguments is."""
     if node.rule is None or node.rule.level != Level.CONST:  # a group's other rows may have one
         return False
     types = node.rule.types(len(args))

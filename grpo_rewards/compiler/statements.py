@@ -30,7 +30,7 @@ from grpo_rewards.types import INPUT_KINDS, UNIT, Interval, Level, Type, show_nu
 #: Inputs that differ between the completions of one prompt.
 ROW_INPUTS = ("completion", "completion_ids", "n_tokens", "truncated")
 
-#: What a policy may say → how its value is kept.
+#: Kinds of errors, as in `policy { on timeout -> 0 }`. `error` stands for all the others.
 ERRORS = ("error", "timeout", "too_large", "failed")
 
 #: Types that a user's own rule may return.
@@ -51,11 +51,11 @@ def check(
     params: Mapping[str, Any] | None = None,
     functions: Mapping[str, Any] | None = None,
 ) -> tuple[Graph, list[Finding]]:
-    """The graph of a ruleset and everything there is to say about it, in the file's order.
+    """The graph of a ruleset, and all findings about it in the file's order.
 
-    Where a finding is an error the graph is incomplete and must not be scored. `params` overrides
-    declared params, as `--set` does. `functions` holds those of `extern` statements, by target, by
-    the time that the graph is run.
+    Where a finding is an error, the graph is incomplete and must not be scored. `params` overrides
+    declared params, as `--set` does. `functions` maps the targets of `extern` statements to
+    functions; the graph keeps the mapping, which has to be filled before anything is scored.
     """
     functions = {} if functions is None else functions
     graph = Graph(name=_name(parsed))
@@ -71,7 +71,7 @@ def checked(
     params: Mapping[str, Any] | None = None,
     functions: Mapping[str, Any] | None = None,
 ) -> Graph:
-    """The graph; RulesetError with every finding where there is an error."""
+    """The graph of a ruleset. Raises RulesetError with all findings where one is an error."""
     graph, findings = check(parsed, params=params, functions=functions)
     if any(finding.severity == "error" for finding in findings):
         raise RulesetError.of(parsed.source, findings)
@@ -79,7 +79,7 @@ def checked(
 
 
 def _name(parsed: Parsed) -> str:
-    """What the ruleset calls itself, else its file without the ending."""
+    """The name that the ruleset declares, else that of its file."""
     declared = parsed.ruleset.of(x.RulesetDecl)
     return declared[0].name if declared else PurePath(parsed.source.name).stem or "ruleset"
 
@@ -113,7 +113,7 @@ class _Checker:
     def check_ruleset(self) -> None:
         """Fill the graph with everything that the file declares, scores and tests."""
         policies = self.parsed.ruleset.of(x.Policy)
-        for policy in policies:  # it rules over every score, wherever it stands
+        for policy in policies:  # first, for it governs every score wherever it is written
             self._guard(policy, self.on_policy)
         self._once(policies, "policy")
         self.check_definitions()
@@ -157,7 +157,7 @@ class _Checker:
         self.findings.append(Finding(code, message, place, hint, "warning"))
 
     def _guard(self, statement: x.Statement, handler: Callable[[Any], None]) -> None:
-        """Check one statement; what goes wrong is a finding, and its name counts as broken."""
+        """Check one statement. What is wrong becomes a finding, and its name counts as broken."""
         try:
             handler(statement)
         except Problem as problem:
@@ -257,7 +257,7 @@ class _Checker:
         self.scope.define(statement.name, number)
 
     def _override(self, name: str, type_: Type, place: Place) -> Any:
-        """A value from the caller: Python's own, or text as it stands on the command line."""
+        """The value that the caller sets: of Python, or text from the command line."""
         value = self.overrides[name]
         if isinstance(value, str) and type_.kind != "text":
             try:
@@ -292,7 +292,7 @@ class _Checker:
         return Interval(lo, hi)
 
     def on_import(self, statement: x.Import) -> None:
-        """Names of another file, as `alias.name`; its own scores and reward stay behind."""
+        """Names of another file become `alias.name`; its scores are not logged here."""
         self._declare(statement.name, statement)
         found = self.parsed.imports.get(statement.path)
         if found is None:
@@ -339,15 +339,15 @@ class _Checker:
         self.scope.define(statement.name, self.nodes.format(compiled, statement.place))
 
     def _format_file(self, statement: x.FormatDecl, path: Any) -> str:
-        """The text of a format that stands in a file of its own."""
+        """The text of a format that is written in a file of its own."""
         text = self.parsed.files.get(path) if isinstance(path, str) else None
         if text is None:
-            hint = "it is read in files, relative to the file and inside its folder tree"
+            hint = "the path is relative to the ruleset's file and stays inside its folder tree"
             raise Problem("N10", f"`{path}` cannot be read", statement.body_place, hint)
         return text
 
     def on_extern(self, statement: x.Extern) -> None:
-        """A rule of the user's own: its types and range are what it says."""
+        """A rule of the user's own, with the types and the range that the statement declares."""
         self._declare(statement.name, statement)
         if statement.name in CATALOG:
             raise Problem(
@@ -360,7 +360,7 @@ class _Checker:
             what = f"cannot return a {returns}" if statement.params else "takes no argument"
             message = f"`{statement.name}` {what}"
             raise Problem(
-                "T82", message, statement.place, "a rule makes a num, bool or text of a row"
+                "T82", message, statement.place, "a rule turns columns into a num, a bool or a text"
             )
         if statement.bounds is not None and returns.kind != "num":
             raise Problem("T06", f"a {returns} has no range", statement.bounds.place)
@@ -397,7 +397,7 @@ class _Checker:
         self.scope.define("reward", number)
 
     def _settled(self, expr: x.Expr, what: str) -> int:
-        """The number of a named result: a num or a bool, with the policy applied."""
+        """The node of a score or the reward: a num or a bool, with the policy applied."""
         number = self.lowering.lower(expr)
         node = self.graph[number]
         if not node.type.is_numeric:
@@ -407,7 +407,7 @@ class _Checker:
         return self.nodes.settle(number, self.graph.settings)
 
     def _declared_range(self, bounds: x.Bounds | None, number: int, name: str) -> Interval:
-        """The inferred range, held against the declared one; numbers only."""
+        """The inferred range, which has to lie inside the declared one where there is one."""
         node = self.graph[number]
         if not node.type.is_numeric:
             if bounds is not None:
