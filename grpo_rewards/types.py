@@ -96,7 +96,7 @@ class Interval:
         return self.lo <= value <= self.hi
 
     def covers(self, other: Interval, *, slack: float = 1e-9) -> bool:
-        """Whether the other lies inside, but for rounding: `slack` is relative to the larger end."""
+        """Whether the other lies inside. `slack`, for rounding, is relative to the larger end."""
         room = slack * max(1.0, *(abs(end) for end in (self.lo, self.hi) if math.isfinite(end)), 0)
         return self.lo - room <= other.lo and other.hi <= self.hi + room
 
