@@ -26,14 +26,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something stands in a ruleset: character offsets, end exclusive."""
+    """A stretch of a ruleset's text, as character offsets; the end is exclusive."""
 
     start: int
     end: int
-
-    def to(self, other: Place) -> Place:
-        """From the start of this place to the end of the other."""
-        return Place(self.start, max(self.end, other.end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class Source:
         return line, offset - self.text.rfind("\n", 0, offset)
 
     def line_text(self, offset: int) -> str:
-        """The whole line that holds an offset, without its newline."""
+        """The line that an offset falls in, without its newline."""
         offset = min(max(offset, 0), len(self.text))
         start = self.text.rfind("\n", 0, offset) + 1
         end = self.text.find("\n", offset)
@@ -62,7 +58,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to say about a ruleset. `code` is documented in docs/reward-language.md.
+    """One thing to say about a ruleset. `code` is documented in docs/findings.md.
 
     >>> source = Source("demo.reward", "reward = boxd")
     >>> finding = Finding("N01", "unknown name `boxd`", Place(9, 13), "did you mean `boxed`?")
@@ -97,14 +93,16 @@ class Finding:
 
 
 class Problem(Exception):
-    """What is wrong with one statement; whoever reads the statements catches it and goes on with
-    the next. `finding` is None where the statement rests on something already reported."""
+    """What is wrong with one statement. It never reaches the user: the parser and the compiler
+    catch it, keep its finding and go on with the next statement. `finding` is None where the
+    statement depends on another one that has a finding already."""
 
     def __init__(self, code: str, message: str, place: Place, hint: str = "") -> None:
         self.finding: Finding | None = Finding(code, message, place, hint) if code else None
 
     @staticmethod
     def silent() -> Problem:
+        """A problem without a finding."""
         return Problem("", "", Place(0, 0))
 
 

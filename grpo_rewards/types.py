@@ -1,4 +1,4 @@
-"""The types, ranges and levels that `check` infers before a row is scored."""
+"""Types, ranges and levels: what the compiler infers of a value before a row is scored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Type:
 
     @property
     def is_numeric(self) -> bool:
-        """num, or bool, which counts as 0 and 1: the language's only coercion of values."""
+        """num, or bool, which counts as 0 and 1: the only conversion that the language makes."""
         return self.kind in ("num", "bool")
 
     @property
@@ -43,7 +43,7 @@ class Type:
         return self.kind in ("text", "chat")
 
     def accepts(self, other: Type) -> bool:
-        """Whether a value of the other type may stand where this one is asked for."""
+        """Whether a value of the other type can be used where this one is expected."""
         if self.kind == "any" or other.kind == "null":
             return True
         if self.kind == "list" and other.kind == "list":
@@ -59,8 +59,6 @@ NUM = Type("num")
 BOOL = Type("bool")
 TEXT = Type("text")
 CHAT = Type("chat")
-JSON = Type("json")
-MATCH = Type("match")
 NULL = Type("null", nullable=True)
 ANY = Type("any")
 PATTERN = Type("pattern")
@@ -72,7 +70,7 @@ INPUT_KINDS = ("num", "bool", "text", "chat", "json", "list")
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The values a number can take, both ends included; the default is every finite number.
+    """The values that a number can take, both ends included; without ends, every finite number.
 
     >>> Interval(0, 1) + Interval(0, 0.3), Interval(-1, 2) * Interval(-3, 1)
     (0..1.3, -6..3)
@@ -91,13 +89,14 @@ class Interval:
 
     @property
     def is_bounded(self) -> bool:
+        """Whether both ends are finite."""
         return math.isfinite(self.lo) and math.isfinite(self.hi)
 
     def __contains__(self, value: float) -> bool:
         return self.lo <= value <= self.hi
 
     def covers(self, other: Interval, *, slack: float = 1e-9) -> bool:
-        """Whether the other lies inside, up to rounding of its ends."""
+        """Whether the other lies inside. `slack`, for rounding, is relative to the larger end."""
         room = slack * max(1.0, *(abs(end) for end in (self.lo, self.hi) if math.isfinite(end)), 0)
         return self.lo - room <= other.lo and other.hi <= self.hi + room
 
@@ -138,15 +137,17 @@ class Interval:
 
 
 def _finite(end: float, sign: int) -> float:
-    """inf - inf has no value; as an end of an interval it is the far end."""
+    """The sum of two ends; inf - inf, which is NaN, becomes the infinite end of that side."""
     return sign * math.inf if math.isnan(end) else end
 
 
 def _times(a: float, b: float) -> float:
+    """The product of two ends; 0 times an infinite end is 0, as it is for every finite number."""
     return 0.0 if a == 0 or b == 0 else a * b
 
 
 def _power(base: float, power: float) -> float:
+    """The power of an end; a root of a negative number is null, so it bounds nothing."""
     if base < 0 and power != int(power):
         return 0.0
     try:
@@ -156,7 +157,7 @@ def _power(base: float, power: float) -> float:
 
 
 def show_number(value: float) -> str:
-    """A number as a ruleset writes it: no `.0`, no binary dust."""
+    """A number as a ruleset writes it: 1, not 1.0, and 0.3, not 0.30000000000000004."""
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     if value == int(value) and abs(value) < 1e15:
@@ -170,7 +171,7 @@ UNIT = Interval(0, 1)
 
 
 def union(intervals: Iterable[Interval]) -> Interval:
-    """The smallest interval that holds all of at least one."""
+    """The smallest interval that holds all of these, of which there is at least one."""
     first, *rest = intervals
     for interval in rest:
         first = first.union(interval)
@@ -178,7 +179,7 @@ def union(intervals: Iterable[Interval]) -> Interval:
 
 
 class Level(enum.IntEnum):
-    """How much of a dataset a value depends on."""
+    """How much of a dataset a value depends on; a higher level includes the lower ones."""
 
     CONST = 0
     PROMPT = 1

@@ -66,7 +66,9 @@ def how(node: GraphNode) -> str:
         return LAZILY
     match node.rule.kernel if node.rule else None:
         case RowKernel(finish=finish, keyed=keyed):
-            return WORKER if finish is not None else KEYED if keyed else ROWS
+            if finish is not None:
+                return WORKER
+            return KEYED if keyed else ROWS
         case GroupKernel():
             return GROUPS
         case DatasetKernel():

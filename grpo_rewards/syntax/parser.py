@@ -171,6 +171,6 @@ def _bracket_depth(text: str) -> int:
     """An upper bound on how deep a text nests, found before anything recursive reads it."""
     depth = deepest = 0
     for match in re.finditer(rf"(?P<open>[(\[{{])|(?P<close>[)\]}}])|{OPAQUE}", text, re.VERBOSE):
-        depth += 1 if match["open"] else -1 if match["close"] else 0
+        depth += bool(match["open"]) - bool(match["close"])
         deepest = max(deepest, depth)
     return deepest

@@ -150,7 +150,8 @@ class TreeBuilder:
     # Parts of statements
 
     def on_type(self, name: Token, item: str | None, nullable: Token | None) -> str:
-        return f"{name}[{item}]" + ("?" if nullable else "") if item else name + (nullable or "")
+        inner = f"[{item}]" if item else ""
+        return f"{name}{inner}{nullable or ''}"
 
     def on_types(self, *types: str) -> list[str]:
         return list(types)

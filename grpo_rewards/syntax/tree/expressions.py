@@ -1,7 +1,7 @@
 """Expressions: the nodes that stand for a value of one column.
 
-Every node class holds its fields and, in `_spell`, how it is written. Names of methods begin with
-an underscore where they can, since any other attribute of an expression builds an `Attr`.
+Every class holds the fields of a node and, in `_spell`, how it is written. Helper methods begin
+with an underscore, because any other attribute of an expression builds an `Attr`.
 """
 
 from __future__ import annotations

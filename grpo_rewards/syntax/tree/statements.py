@@ -21,8 +21,8 @@ from grpo_rewards.syntax.tree.expressions import (
 from grpo_rewards.syntax.tree.node import NOWHERE, Node, Statement
 from grpo_rewards.syntax.tree.spelling import PRODUCT, SUM, show_string
 
-#: Columns after which a sum or a case is broken over several lines.
-WIDTH = 100
+#: A sum or a case that would be longer than this is written on several lines.
+MAX_LINE_CHARS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Bounds(Node):
 
 
 def _within(bounds: Bounds | ListExpr | None) -> str:
-    """What a declaration says of its values: ` in lo..hi`, ` in [a, b]` or nothing."""
+    """The part of a declaration that bounds its values: ` in lo..hi`, ` in [a, b]` or nothing."""
     return "" if bounds is None else f" in {bounds}"
 
 
@@ -124,7 +124,7 @@ class FormatDecl(Statement):
             return f"{self.kind}({show_arguments([], self.options)})"
         if not self.options and "'''" not in self.body:
             return f"{self.kind}'''{self.body}'''"
-        # A heredoc holds no ''', and in a `text` heredoc a carriage return would be lost.
+        # A heredoc cannot hold ''', and a file read as text would turn \r into \n.
         quoted = "'''" in self.body or "\r" in self.body
         body = show_string(self.body) if quoted else f"text'''{self.body}'''"
         return f"{self.kind}({show_arguments([body], self.options)})"
@@ -194,7 +194,7 @@ def _definition(head: str, bounds: Bounds | None, expr: Expr) -> str:
     """`head in lo..hi = expr` on one line where it fits; a sum or a case otherwise on several."""
     head = f"{head}{_within(bounds)} ="
     line = f"{head} {expr}"
-    if len(line) <= WIDTH:
+    if len(line) <= MAX_LINE_CHARS:
         return line
     match expr:
         case Call(function="case"):
@@ -264,7 +264,7 @@ class Test(Statement):
     """`test "…" { … }`; with `group`, several rows; with `each from`, a row per line of a file."""
 
     keyword = "test"
-    __test__ = False  # not a test of ours, whatever pytest thinks of the name
+    __test__ = False  # its name makes pytest take it for a test
     name: str
     rows: tuple[Row, ...]
     expects: tuple[Expect, ...]
@@ -306,6 +306,7 @@ class Check(Statement):
         return f"check {self.name}: {self.condition}"
 
 
+#: Every kind of statement; messages list the keywords in this order.
 KINDS: tuple[type[Statement], ...] = (
     RulesetDecl, Import, Input, Param, FormatDecl, Extern, Let, Score, Reward, Policy, Test,
     Attack, Check,
@@ -316,7 +317,7 @@ KEYWORDS = tuple(kind.keyword for kind in KINDS)
 
 @dataclass(frozen=True, eq=False)
 class Ruleset(Node):
-    """The statements of a file, in order. Equal when they say the same."""
+    """The statements of a file, in order. Two rulesets are equal when they say the same."""
 
     statements: tuple[Statement, ...]
 
