@@ -197,6 +197,7 @@ class Execution:
         deciding = node.op == "or"
         left, right = node.args
         graph = self.plan.graph
+        # The cheaper argument runs first; where it decides, the other one does not run at all.
         first = right if graph[right].cost < graph[left].cost else left
         one = self.need(first, todo)
         decided = todo & one.present & (one.values.astype(bool) == deciding)
