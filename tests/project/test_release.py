@@ -146,7 +146,9 @@ def test_no_script_hides_a_module(folder: str) -> None:
 def test_every_required_package_is_imported() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         required = tomllib.load(file)["project"]["dependencies"]
-    needed = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in required}
+    # What has a marker makes others faster where it has a wheel, and is not imported by name.
+    always = [line for line in required if ";" not in line]
+    needed = {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in always}
     imported = {
         name.split(".")[0]
         for path in (ROOT / "grpo_rewards").rglob("*.py")

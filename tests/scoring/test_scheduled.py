@@ -121,6 +121,6 @@ def test_the_trainer_says_where_it_stands(tmp_path: Path) -> None:
     )
     session = start(tiny_run.make_config(tmp_path, reward={"ruleset": str(ruleset)}, steps=8))
     for step, expected in ((0, 0.0), (2, 2.25), (8, 9.0)):
-        session.step = step
+        session.progress.step = step
         _, _, scored, _ = sample_batch(session)
         assert set(scored.scores["at"]) == {expected}
